@@ -101,7 +101,7 @@ impl<'scan> OrganAttempts<'scan> {
             let decision = test.decide(&TestedCandidate {
                 organ: &self.organ.name,
                 diameter_mm: candidate.geometry.diameter_mm,
-                tilt: candidate.geometry.tilt,
+                steering_factor: candidate.geometry.steering_factor,
                 scores: &scores,
                 draw: scored.numbers.draw,
             });

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::tumor::CalibrationTumor;
+use super::fit::{FitOptions, fit};
+use super::tumor::{CalibrationTumor, acceptance as acceptance_of};
 use crate::filter::{CalibratedScore, Features};
 use crate::statistics::{Penalty, auc, fit_logistic, weighted_distance};
 
@@ -19,7 +20,7 @@ pub struct Comparison {
     /// The area under the curve of a classifier of real tumors and candidates of held-out patients; 0.5 if they are not separable. `None`
     /// with tumors of fewer than two patients.
     pub auc_candidates: Option<f64>,
-    /// The same for accepted candidates.
+    /// The same for candidates that are accepted by a ratio of other patients.
     pub auc_accepted: Option<f64>,
 }
 
@@ -46,11 +47,12 @@ pub fn compare(
     real: &[CalibrationTumor],
     candidates: &[CalibrationTumor],
     acceptance: &[f64],
+    options: FitOptions,
 ) -> Comparison {
     let even = vec![1.0; candidates.len()];
     let distance = |score: &CalibratedScore| {
         let value = |tumor: &CalibrationTumor| score.value(tumor.diameter_mm, &tumor.scores);
-        let real: Vec<f64> = real.iter().filter_map(value).collect();
+        let real: Vec<f64> = real.iter().filter(|tumor| tumor.meets_conditions).filter_map(value).collect();
         let with_value = |weights: &[f64]| -> (Vec<f64>, Vec<f64>) {
             candidates.iter().zip(weights).filter_map(|(tumor, weight)| Some((value(tumor)?, *weight))).unzip()
         };
@@ -63,8 +65,34 @@ pub fn compare(
     Comparison {
         scores: scores.iter().map(distance).collect(),
         auc_candidates: classifier_auc(scores, real, candidates, &even),
-        auc_accepted: classifier_auc(scores, real, candidates, acceptance),
+        auc_accepted: auc_of_accepted(scores, real, candidates, options),
     }
+}
+
+/// Returns the area under the curve of a classifier of real tumors and accepted candidates. The patients are halved: the ratio is estimated
+/// from one half and decides on the candidates of the other half, in which the classifier is fitted and applied; the mean of both ways. With
+/// the same tumors in both, the area would be below 0.5. `None` if a half has too few real tumors.
+fn auc_of_accepted(
+    scores: &[CalibratedScore],
+    real: &[CalibrationTumor],
+    candidates: &[CalibrationTumor],
+    options: FitOptions,
+) -> Option<f64> {
+    let halves = |tumors: &[CalibrationTumor]| -> [Vec<CalibrationTumor>; 2] {
+        let patients: BTreeSet<&str> = tumors.iter().map(|tumor| tumor.patient.as_str()).collect();
+        let index: BTreeMap<&str, usize> =
+            patients.into_iter().enumerate().map(|(index, patient)| (patient, index % 2)).collect();
+        [0, 1].map(|half| tumors.iter().filter(|tumor| index[tumor.patient.as_str()] == half).cloned().collect())
+    };
+    let (real, candidates) = (halves(real), halves(candidates));
+    let options = FitOptions { max_factor: None, ..options };
+    let area = |half: usize| {
+        let reference = fit(scores, &real[1 - half], &candidates[1 - half], options).ok()?;
+        let weights: Vec<f64> =
+            candidates[half].iter().map(|tumor| acceptance_of(&reference, tumor, options.floor, false)).collect();
+        classifier_auc(scores, &real[half], &candidates[half], &weights)
+    };
+    Some(0.5 * (area(0)? + area(1)?))
 }
 
 /// A tumor of the classifier.
@@ -86,7 +114,10 @@ fn classifier_auc(
     let row = |is_real: bool, tumor: &'_ CalibrationTumor, weight: f64| {
         tumor.values(scores).map(|values| (is_real, values, weight))
     };
-    let real_rows = real.iter().filter_map(|tumor| Some((tumor.patient.as_str(), row(true, tumor, 1.0)?)));
+    let real_rows = real
+        .iter()
+        .filter(|tumor| tumor.meets_conditions)
+        .filter_map(|tumor| Some((tumor.patient.as_str(), row(true, tumor, 1.0)?)));
     let made_rows = candidates.iter().zip(weights).filter(|(_, weight)| **weight > 0.0);
     let made_rows = made_rows.filter_map(|(tumor, weight)| Some((tumor.patient.as_str(), row(false, tumor, *weight)?)));
     let rows: Vec<Row<'_>> = real_rows

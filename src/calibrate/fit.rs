@@ -23,7 +23,7 @@ pub struct FitOptions {
     /// The density ratio below which a tumor is rejected.
     pub floor: f64,
     /// The limit of the factors of steering; `None` without steering.
-    pub tilt: Option<f64>,
+    pub max_factor: Option<f64>,
 }
 
 /// Estimates the density ratio of the real tumors and the candidates of one organ that meet the conditions.
@@ -49,7 +49,7 @@ pub struct FitOptions {
 /// };
 /// let real: Vec<_> = (20..40).map(|mm| tumor(f64::from(mm))).collect();
 /// let made: Vec<_> = (5..40).map(|mm| tumor(f64::from(mm))).collect();
-/// let options = FitOptions { cap: 5.0, floor: 0.02, tilt: None };
+/// let options = FitOptions { cap: 5.0, floor: 0.02, max_factor: None };
 /// let reference = fit(&[CalibratedScore::Diameter], &real, &made, options)?;
 /// assert!(reference.ratio(&[30f64.ln()]) > 10.0 * reference.ratio(&[6f64.ln()]));
 /// # Ok::<(), freetumor::error::Error>(())
@@ -103,8 +103,8 @@ pub fn fit(
     };
     let ratios = candidate_rows.iter().map(|values| reference.ratio(values)).collect();
     reference.maximum = options.cap.min(quantile(ratios, 1.0 - CLIPPED));
-    if let Some(tilt) = options.tilt {
-        reference.steering = Some(steer::fit(&reference, candidates, options.floor, tilt));
+    if let Some(max_factor) = options.max_factor {
+        reference.steering = Some(steer::fit(&reference, candidates, options.floor, max_factor));
     }
     Ok(reference)
 }
@@ -122,7 +122,7 @@ mod tests {
         CalibratedScore::Score(Score::DeltaHu),
         CalibratedScore::Score(Score::FoundFraction),
     ];
-    const OPTIONS: FitOptions = FitOptions { cap: 5.0, floor: 0.02, tilt: None };
+    const OPTIONS: FitOptions = FitOptions { cap: 5.0, floor: 0.02, max_factor: None };
 
     fn tumor(diameter_mm: f64, delta_hu: f64, found: f64) -> CalibrationTumor {
         let mut scores = Scores::default();
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn scans_whose_acceptance_differs_tenfold_have_the_same_law() {
+    fn scans_whose_acceptance_differs_tenfold_have_the_same_distribution() {
         let mut random = Key::root(5).stream("tumors");
         let reals: Vec<_> = (0..300).map(|_| real(&mut random)).collect();
         let candidates: Vec<_> = (0..4000).map(|_| made(&mut random)).collect();
@@ -205,14 +205,14 @@ mod tests {
     }
 
     #[test]
-    fn steering_keeps_accepted_law_at_lower_cost() {
+    fn steering_keeps_distribution_of_accepted_tumors_at_lower_cost() {
         let mut random = Key::root(6).stream("tumors");
         let reals: Vec<_> = (0..300).map(|_| real(&mut random)).collect();
         let candidates: Vec<_> = (0..4000).map(|_| made(&mut random)).collect();
-        let reference = fit(&SCORES, &reals, &candidates, FitOptions { tilt: Some(4.0), ..OPTIONS }).unwrap();
+        let reference = fit(&SCORES, &reals, &candidates, FitOptions { max_factor: Some(4.0), ..OPTIONS }).unwrap();
         let steering = reference.steering.clone().unwrap();
         assert!(steering.factors.iter().all(|factor| (0.25..=4.0).contains(factor)));
-        let mut law = |steered: bool| {
+        let mut sample = |steered: bool| {
             let (mut accepted, mut attempts) = (Vec::new(), 0);
             while accepted.len() < 6000 {
                 let candidate = made(&mut random);
@@ -227,7 +227,7 @@ mod tests {
             }
             (accepted, attempts)
         };
-        let ((plain, plain_attempts), (steered, steered_attempts)) = (law(false), law(true));
+        let ((plain, plain_attempts), (steered, steered_attempts)) = (sample(false), sample(true));
         let difference = distances(&plain, &steered, &vec![1.0; steered.len()]);
         assert!(difference.iter().all(|distance| *distance < 0.035), "{difference:?}");
         assert!(

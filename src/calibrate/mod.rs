@@ -40,7 +40,7 @@ pub struct CalibrationOptions {
     /// The number of candidates to make in each organ.
     pub candidates: usize,
     /// The limit of the factors of steering; `None` without steering.
-    pub tilt: Option<f64>,
+    pub max_factor: Option<f64>,
 }
 
 /// The result of a calibration.
@@ -52,7 +52,10 @@ pub struct CalibrationOutcome {
     pub organs: BTreeMap<String, OrganComparison>,
     /// The real tumors and the candidates.
     pub tumors: Vec<ScoredTumor>,
-    /// The number of scans that could not be read.
+    /// Score stages of the calibration whose networks may have been trained on the patients of real tumors, each with the number of these
+    /// tumors.
+    pub possibly_trained_on: BTreeMap<String, usize>,
+    /// The number of scans that could not be read or scored.
     pub failed_scans: usize,
 }
 
@@ -74,8 +77,10 @@ pub struct ScoredTumor {
 /// The comparison of one organ.
 #[derive(Clone, Debug, Serialize)]
 pub struct OrganComparison {
-    /// The number of real tumors.
+    /// The number of real tumors that meet the conditions and have all scores, from which the ratio is estimated.
     pub real_tumors: usize,
+    /// The number of all real tumors.
+    pub all_real_tumors: usize,
     /// The number of their patients.
     pub patients: usize,
     /// The number of candidates that meet the conditions of the quality test.
@@ -100,7 +105,8 @@ pub fn calibrate(plan: &Plan, options: &CalibrationOptions, on_progress: OnProgr
     let (synthesis, branch, calibration) = calibrated_branch(plan, options.branch.as_deref())?;
     let test = &synthesis.attempts.branches[branch].test;
     let mut failed = BTreeSet::new();
-    let real = real::real_tumors(&options.labeled, synthesis, branch, &mut failed, on_progress)?;
+    let (real, possibly_trained_on) =
+        real::real_tumors(plan, &options.labeled, synthesis, branch, &mut failed, on_progress)?;
     let candidates = match &options.run {
         Some((folder, at)) => proposals::candidates_of_run(plan, synthesis, branch, folder, *at)?,
         None => proposals::made_candidates(plan, synthesis, branch, options.candidates, &mut failed, on_progress)?,
@@ -112,10 +118,10 @@ pub fn calibrate(plan: &Plan, options: &CalibrationOptions, on_progress: OnProgr
         let own =
             |tumors: &BTreeMap<String, Vec<CalibrationTumor>>| tumors.get(&organ.name).cloned().unwrap_or_default();
         let (real, candidates) = (own(&real), own(&candidates));
-        let fit_options = FitOptions { cap: calibration.cap, floor: calibration.floor, tilt: options.tilt };
+        let fit_options = FitOptions { cap: calibration.cap, floor: calibration.floor, max_factor: options.max_factor };
         let fitted =
             fit(&calibration.scores, &real, &candidates, fit_options).map_err(|error| named(&organ.name, &error))?;
-        let comparison = organ_comparison(&fitted, &real, &candidates, calibration);
+        let comparison = organ_comparison(&fitted, &real, &candidates, calibration, fit_options);
         if comparison.effective_sample < fit::MIN_EFFECTIVE {
             let (got, expected) = (comparison.effective_sample, fit::MIN_EFFECTIVE);
             let message = format!(
@@ -141,9 +147,11 @@ pub fn calibrate(plan: &Plan, options: &CalibrationOptions, on_progress: OnProgr
         references.insert(organ.name.clone(), fitted);
         organs.insert(organ.name.clone(), comparison);
     }
-    let reference =
-        Reference::new(calibration.scores.clone(), calibration.cap, scorers(synthesis, test, branch), references);
-    Ok(CalibrationOutcome { reference, organs, tumors, failed_scans: failed.len() })
+    let (limits, digest) = ([calibration.cap, calibration.floor], synthesis.digests.unsteered.to_string());
+    let mut reference = Reference::new(calibration.scores.clone(), limits, test.conditions(), digest);
+    reference.scorers = scorers(synthesis, test, branch);
+    reference.organs = references;
+    Ok(CalibrationOutcome { reference, organs, tumors, possibly_trained_on, failed_scans: failed.len() })
 }
 
 fn named(organ: &str, error: &Error) -> Error {
@@ -193,12 +201,13 @@ fn organ_comparison(
     real: &[CalibrationTumor],
     candidates: &[CalibrationTumor],
     calibration: &Calibration,
+    options: FitOptions,
 ) -> OrganComparison {
     let accepted = |candidate: &CalibrationTumor| tumor::acceptance(reference, candidate, calibration.floor, false);
     let steered = |candidate: &CalibrationTumor| tumor::acceptance(reference, candidate, calibration.floor, true);
     let weights: Vec<f64> = candidates.iter().map(accepted).collect();
     let share = |weights: &[f64]| weights.iter().sum::<f64>() / weights.len().max(1) as f64;
-    // Under the steered law a candidate of factor τ is τ times as frequent.
+    // With steering, a candidate of factor τ is τ times as frequent.
     let accepted_share_steered = reference.steering.as_ref().map(|steering| {
         let factors: Vec<f64> =
             candidates.iter().map(|tumor| steering.factor(tumor.sampled_mm, tumor.sampled_hu)).collect();
@@ -207,12 +216,13 @@ fn organ_comparison(
     });
     let patients: BTreeSet<&str> = real.iter().map(|tumor| tumor.patient.as_str()).collect();
     OrganComparison {
-        real_tumors: real.len(),
+        real_tumors: reference.real_tumors,
+        all_real_tumors: real.len(),
         patients: patients.len(),
         candidates: candidates.iter().filter(|candidate| candidate.meets_conditions).count(),
         accepted_share: share(&weights),
         accepted_share_steered,
         effective_sample: crate::statistics::effective_sample(&weights),
-        comparison: compare(&calibration.scores, real, candidates, &weights),
+        comparison: compare(&calibration.scores, real, candidates, &weights, options),
     }
 }

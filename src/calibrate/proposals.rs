@@ -134,17 +134,25 @@ pub(super) fn candidates_of_run(
     for file in run.files(SampleRow::TABLE.name(), at)? {
         for SampleRow { record, .. } in decode_part::<SampleRow>(run.read_verified(&file)?)? {
             let is_own = record.kind == SampleKind::Synthetic && record.stage == stage && record.branch == name;
+            let is_same = record.stage_digest == synthesis.digests.results;
             let Some(geometry) =
                 record.geometry.filter(|_| is_own && plan.split_of(record.patient_key) == Split::Train)
             else {
                 continue;
             };
-            if geometry.tilt.is_some() {
+            if geometry.steering_factor.is_some() {
                 return Err(Error::new(format!(
                     "expected a run without steering, got steered tumors in {}",
                     folder.display()
                 ))
                 .with_hint("calibrate without --run, or use a run without `steering` in the synthesis"));
+            }
+            if !is_same {
+                return Err(Error::new(format!(
+                    "expected candidates of `{stage}` with the present settings in {}, got others",
+                    folder.display()
+                ))
+                .with_hint("calibrate without --run, or run the pipeline again"));
             }
             // Later attempts prefer scans in which few tumors are accepted.
             if record.attempt == 0 {

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use super::tumor::{CalibrationTumor, OnProgress};
 use crate::attempt::CandidateNumbers;
 use crate::error::{Fault, Result};
-use crate::graph::{LabeledScans, SynthesisNode};
+use crate::filter::CalibratedScore;
+use crate::graph::{LabeledScans, Plan, SynthesisNode};
 use crate::id::ScanId;
 use crate::ingest::Scan;
 use crate::mask::{BitVolume, MaskedScan, Organ, OrganMask};
 use crate::random::Key;
-use crate::score::Scores;
+use crate::record::Split;
+use crate::score::{Score, Scores};
 use crate::synth::blend::with_tumor;
 use crate::synth::measure::equivalent_diameter_mm;
 use crate::synth::{Candidate, Geometry};
@@ -24,19 +26,27 @@ const SURROUNDINGS_MM: [f64; 2] = [2.0, 8.0];
 /// The margin of the box in which a tumor is scored.
 const MARGIN_MM: f64 = 8.0;
 
-/// Scores the real tumors of the labeled scans of training patients, by organ.
+/// The real tumors of each organ, and the numbers of those that the network of a stage may have been trained on.
+type RealTumors = (BTreeMap<String, Vec<CalibrationTumor>>, BTreeMap<String, usize>);
+
+/// Scores the real tumors of the labeled scans of training patients, by organ. Patients of the pipeline's other splits are left out, too.
 ///
 /// # Errors
 /// Returns an error if a source cannot be listed. Scans that cannot be read are added to `failed`.
 pub(super) fn real_tumors(
+    plan: &Plan,
     labeled: &LabeledScans,
     synthesis: &SynthesisNode,
     branch: usize,
     failed: &mut BTreeSet<ScanId>,
     on_progress: OnProgress<'_>,
-) -> Result<BTreeMap<String, Vec<CalibrationTumor>>> {
+) -> Result<RealTumors> {
     let mut tumors: BTreeMap<String, Vec<CalibrationTumor>> = BTreeMap::new();
+    let mut possibly_trained_on = BTreeMap::new();
     for (source, mask, entry) in labeled.training_scans()? {
+        if plan.split_of(entry.patient_key) != Split::Train {
+            continue;
+        }
         let mut score = || -> Result<(), Fault> {
             let scan = Arc::new(source.source.read(&entry)?);
             let masked = MaskedScan { mask: mask.mask.mask(&scan)?, scan };
@@ -45,7 +55,7 @@ pub(super) fn real_tumors(
                 let Some(own) = masked.mask.organs.iter().find(|own| own.name == organ.name) else { continue };
                 for lesion in lesions(&masked, own) {
                     let Some((healthy, candidate)) = as_candidate(&masked, own, &lesion) else { continue };
-                    let tumor = scored(synthesis, branch, &healthy, own, &candidate)?;
+                    let tumor = scored(synthesis, branch, &healthy, own, &candidate, &mut possibly_trained_on)?;
                     tumors.entry(organ.name.clone()).or_default().push(tumor);
                 }
             }
@@ -58,7 +68,7 @@ pub(super) fn real_tumors(
         let counts: Vec<String> = tumors.iter().map(|(organ, all)| format!("{} in the {organ}", all.len())).collect();
         on_progress(&format!("real tumors: {}", counts.join(", ")));
     }
-    Ok(tumors)
+    Ok((tumors, possibly_trained_on))
 }
 
 /// Returns the tumors of an organ: sets of voxels in their boxes.
@@ -154,15 +164,23 @@ fn scored(
     healthy: &MaskedScan,
     organ: &Organ,
     candidate: &Candidate,
+    possibly_trained_on: &mut BTreeMap<String, usize>,
 ) -> Result<CalibrationTumor, Fault> {
     let attempts = &synthesis.attempts;
     let patient = healthy.scan.entry.patient_key;
     let key = Key::root(0).with("scan", &healthy.scan.entry.scan_id.to_string());
     let other = CandidateNumbers::of(key.number("voxel", candidate.region.start.iter().sum::<usize>() as u64)).fold;
+    let test = &attempts.branches[branch].test;
+    let calibrated: Vec<CalibratedScore> = test.calibration().map(|own| own.scores.clone()).unwrap_or_default();
     let mut scores = Scores::default();
     for &index in &attempts.branches[branch].scorers {
         let node = &attempts.scorers[index];
-        let fold = node.stage.fold_without(patient).unwrap_or(other);
+        let fold = node.stage.fold_without(patient);
+        let is_used = |score: &Score| calibrated.contains(&CalibratedScore::Score(*score));
+        if fold.is_none() && !node.stage.weights().is_empty() && node.stage.scores().iter().any(is_used) {
+            *possibly_trained_on.entry(node.name.clone()).or_default() += 1;
+        }
+        let fold = fold.unwrap_or(other);
         let scorer = node.stage.baseline(healthy, organ).map_err(|fault| fault.at_node(&node.name))?;
         scorer.score_in_fold(candidate, fold, &mut scores).map_err(|fault| fault.at_node(&node.name))?;
     }

@@ -12,8 +12,13 @@ const CONTRAST_BINS: usize = 5;
 const CLIPPED: f64 = 0.03;
 
 /// Estimates the factor of each bin of sampled diameters and contrasts: the mean density ratio of its candidates, where rejected ones count
-/// as 0, between 1 / tilt and tilt. The bins have equal numbers of candidates along each axis.
-pub(super) fn fit(reference: &OrganReference, candidates: &[CalibrationTumor], floor: f64, tilt: f64) -> Steering {
+/// as 0, between 1 / max_factor and max_factor. The bins have equal numbers of candidates along each axis.
+pub(super) fn fit(
+    reference: &OrganReference,
+    candidates: &[CalibrationTumor],
+    floor: f64,
+    max_factor: f64,
+) -> Steering {
     let edges = |values: Vec<f64>, bins: usize| {
         let mut edges: Vec<f64> = (1..bins)
             .map(|k| quantile(values.clone(), k as f64 / bins as f64))
@@ -26,7 +31,7 @@ pub(super) fn fit(reference: &OrganReference, candidates: &[CalibrationTumor], f
     let contrasts_hu = edges(candidates.iter().filter_map(|tumor| tumor.sampled_hu).collect(), CONTRAST_BINS);
     let bins = (diameters_mm.len() + 1) * (contrasts_hu.len() + 1);
     let mut steering =
-        Steering { diameters_mm, contrasts_hu, factors: vec![1.0; bins], maximum: reference.maximum, tilt };
+        Steering { diameters_mm, contrasts_hu, factors: vec![1.0; bins], maximum: reference.maximum, max_factor };
     let clipped = |tumor: &CalibrationTumor| ratio(reference, tumor, floor).map_or(0.0, |r| r.min(reference.maximum));
     let mut sums = vec![[0.0f64; 2]; bins];
     for tumor in candidates {
@@ -34,7 +39,7 @@ pub(super) fn fit(reference: &OrganReference, candidates: &[CalibrationTumor], f
         *sum = [sum[0] + clipped(tumor), sum[1] + 1.0];
     }
     for (factor, [sum, count]) in steering.factors.iter_mut().zip(sums) {
-        *factor = if count > 0.0 { (sum / count).clamp(1.0 / tilt, tilt) } else { 1.0 };
+        *factor = if count > 0.0 { (sum / count).clamp(1.0 / max_factor, max_factor) } else { 1.0 };
     }
     let quotients = candidates
         .iter()

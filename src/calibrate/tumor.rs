@@ -15,7 +15,7 @@ pub struct CalibrationTumor {
     pub diameter_mm: f64,
     /// The scores.
     pub scores: Scores,
-    /// Whether a candidate meets the conditions of the quality test; true for real tumors.
+    /// Whether the tumor meets the conditions of the quality test.
     pub meets_conditions: bool,
     /// The sampled diameter of a candidate.
     pub sampled_mm: f64,
@@ -38,9 +38,9 @@ pub(super) fn ratio(reference: &OrganReference, tumor: &CalibrationTumor, floor:
 
 /// Returns the probability of the acceptance of a candidate, with or without steering.
 pub(super) fn acceptance(reference: &OrganReference, tumor: &CalibrationTumor, floor: f64, steered: bool) -> f64 {
-    let tilt = reference.steering.as_ref().filter(|_| steered);
-    let tilt = tilt.map(|steering| steering.factor(tumor.sampled_mm, tumor.sampled_hu));
-    ratio(reference, tumor, floor).map_or(0.0, |ratio| reference.acceptance(ratio, tilt))
+    let steering_factor = reference.steering.as_ref().filter(|_| steered);
+    let steering_factor = steering_factor.map(|steering| steering.factor(tumor.sampled_mm, tumor.sampled_hu));
+    ratio(reference, tumor, floor).map_or(0.0, |ratio| reference.acceptance(ratio, steering_factor))
 }
 
 /// Returns a quantile of values, by the nearest rank.

@@ -44,8 +44,9 @@ pub struct CalibrateArgs {
     #[arg(long, value_name = "EPOCH", requires = "run")]
     pub at: Option<u64>,
     /// New candidates in each organ
-    #[arg(long, value_name = "N", default_value_t = 600, conflicts_with = "run")]
-    pub candidates: usize,
+    #[arg(long, value_name = "N", default_value_t = 600, conflicts_with = "run",
+          value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
+    pub candidates: u32,
     /// Also estimate factors for the setting `steering` of the synthesis, up to this one
     #[arg(long, value_name = "FACTOR")]
     pub steer: Option<f64>,
@@ -74,21 +75,30 @@ pub fn calibrate(
     stdout: &mut dyn Write,
     stderr: &mut dyn Write,
 ) -> Result<u8> {
-    if let Some(tilt) = args.steer.filter(|tilt| !(*tilt > 1.0 && *tilt <= 100.0)) {
-        return Err(Error::new(format!("--steer: expected a factor above 1 and up to 100, got {tilt}")));
+    if let Some(max_factor) = args.steer.filter(|max_factor| !(*max_factor > 1.0 && *max_factor <= 100.0)) {
+        return Err(Error::new(format!("--steer: expected a factor above 1 and up to 100, got {max_factor}")));
     }
     let file = GraphFile::open(&args.pipeline)?.with_sets(&args.set);
     let checked = check_for_calibration(&file, registry);
     let errors: Vec<_> = checked.problems.iter().filter(|problem| problem.severity == Severity::Error).collect();
     print_problems(&file, &errors, stderr)?;
     let Some(plan) = checked.plan.filter(|_| errors.is_empty()) else { return Ok(2) };
+    let out = match &args.out {
+        Some(out) => out.clone(),
+        None => configured(&plan, args)?,
+    };
+    for (flag, path) in [("--out", Some(&out)), ("--tumors", args.tumors.as_ref())] {
+        if let Some(path) = path {
+            check_output(flag, path)?;
+        }
+    }
     let Some(labeled) = labeled_scans(&args.labeled, &plan, registry, stderr)? else { return Ok(2) };
     let options = CalibrationOptions {
         labeled,
         branch: args.test.clone(),
         run: args.run.clone().map(|folder| (folder, args.at)),
-        candidates: args.candidates,
-        tilt: args.steer,
+        candidates: args.candidates as usize,
+        max_factor: args.steer,
     };
     let (start, mut next) = (Instant::now(), FIRST_PROGRESS);
     let outcome = calibrate_plan(&plan, &options, &mut |message| {
@@ -99,10 +109,6 @@ pub fn calibrate(
             let _ = writeln!(stderr, "{:7.1} s  {message}", elapsed.as_secs_f64());
         }
     })?;
-    let out = match &args.out {
-        Some(out) => out.clone(),
-        None => configured(&plan, args)?,
-    };
     let text = outcome.reference.to_json()?;
     write_atomic(&out, |file| file.write_all(text.as_bytes()))
         .map_err(|cause| Error::io("--out: cannot write", &out, cause))?;
@@ -117,11 +123,34 @@ pub fn calibrate(
         ignore_closed_pipe(write!(stdout, "{}", Summary(&outcome)))?;
         ignore_closed_pipe(writeln!(stdout, "\nThe reference is in {}", out.display()))?;
     }
+    for (stage, count) in &outcome.possibly_trained_on {
+        let tumors = pluralize(*count, "real tumor");
+        writeln!(
+            stderr,
+            "warning: `{stage}` may have been trained on the patients of {tumors}, which it then finds too well; if so, train it with --folds \
+             and name the weights in `folds`"
+        )
+        .map_err(print_error)?;
+    }
     if outcome.failed_scans > 0 {
         let scans = pluralize(outcome.failed_scans, "scan");
-        writeln!(stderr, "warning: skipped {scans} that cannot be read").map_err(print_error)?;
+        writeln!(stderr, "warning: skipped {scans} that cannot be read or scored").map_err(print_error)?;
     }
     Ok(u8::from(outcome.failed_scans > 0))
+}
+
+/// Checks that a file can be written before the tumors are scored.
+fn check_output(flag: &str, path: &Path) -> Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if path.is_dir() {
+        return Err(Error::new(format!("{flag}: expected a file, got the folder {}", path.display())));
+    }
+    if !folder.is_dir() {
+        return Err(
+            Error::new(format!("{flag}: the folder {} does not exist", folder.display())).with_hint("create it")
+        );
+    }
+    Ok(())
 }
 
 /// Returns the scans with labeled tumors that `--labeled` names; `None` if its file has errors, which are printed on `stderr`.
@@ -192,10 +221,13 @@ struct Summary<'a>(&'a CalibrationOutcome);
 impl std::fmt::Display for Summary<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         for (index, (name, organ)) in self.0.organs.iter().enumerate() {
-            let OrganComparison { real_tumors, patients, candidates, .. } = organ;
+            let OrganComparison { real_tumors, all_real_tumors, patients, candidates, .. } = organ;
             let blank = if index > 0 { "\n" } else { "" };
-            let (tumors, patients) = (pluralize(*real_tumors, "real tumor"), pluralize(*patients, "patient"));
-            writeln!(f, "{blank}{name}: {tumors} of {patients}, {candidates} candidates that meet the conditions")?;
+            let (tumors, patients) = (pluralize(*all_real_tumors, "real tumor"), pluralize(*patients, "patient"));
+            writeln!(
+                f,
+                "{blank}{name}: {tumors} of {patients}; {real_tumors} of them and {candidates} candidates meet the conditions"
+            )?;
             writeln!(f, "  {:<36}{:>12}{:>12}", "distance from real tumors", "candidates", "accepted")?;
             let number = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.2}"));
             for score in &organ.comparison.scores {
@@ -203,12 +235,12 @@ impl std::fmt::Display for Summary<'_> {
                 writeln!(f, "  {:<36}{candidates:>12}{accepted:>12}", score.score)?;
             }
             let [candidates, accepted] = [organ.comparison.auc_candidates, organ.comparison.auc_accepted].map(number);
-            writeln!(f, "  {:<36}{candidates:>12}{accepted:>12}", "AUC of a classifier (0.5: none)")?;
+            writeln!(f, "  {:<36}{candidates:>12}{accepted:>12}", "AUC of a classifier (0.5: the same)")?;
             write!(f, "  {:.0}% of candidates are accepted", 100.0 * organ.accepted_share)?;
             if let Some(share) = organ.accepted_share_steered {
                 write!(f, ", {:.0}% with steering", 100.0 * share)?;
             }
-            writeln!(f, "; effective number {:.0}", organ.effective_sample)?;
+            writeln!(f, "; effective number of accepted ones {:.0}", organ.effective_sample)?;
         }
         Ok(())
     }

@@ -133,6 +133,9 @@ pub fn train(args: &TrainArgs, registry: &Registry, stdout: &mut dyn Write, stde
         progress.finish();
         let TrainingOutcome { report, failed_scans } = outcome?;
         if !args.json {
+            if args.folds.is_some() {
+                ignore_closed_pipe(writeln!(stdout, "fold {index} of {count}"))?;
+            }
             ignore_closed_pipe(write!(stdout, "{}", Summary(&report)))?;
         }
         if failed_scans > 0 {

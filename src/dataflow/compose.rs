@@ -9,8 +9,8 @@ use crate::compose::{ChangedBox, Composition, composition_id, digest, overlays};
 use crate::id::SampleId;
 use crate::record::SampleRecord;
 
-/// The reason of an accepted tumor that is left out of its sample because its support overlaps that of an earlier tumor.
-pub const OVERLAPS: &str = "overlaps";
+/// The rejection reason of a tumor that passes the quality test but overlaps an earlier tumor of its sample.
+pub const REASON_OVERLAP: &str = "overlaps";
 
 impl ScanContext<'_> {
     /// Composes the accepted tumors of each sample of the scan, in the order of their keys, and stages the files. A tumor that overlaps an
@@ -47,7 +47,7 @@ impl ScanContext<'_> {
                 if composition.add(self.spool.load_tumor(scan_id, candidates[&index])?) {
                     placed.push(index);
                 } else {
-                    row.outcome = Outcome::Rejected { reason: OVERLAPS.to_owned() };
+                    row.outcome = Outcome::Rejected { reason: REASON_OVERLAP.to_owned() };
                     self.progress.discard(1, 0);
                     self.progress.attempt(false);
                 }

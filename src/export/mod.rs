@@ -31,6 +31,7 @@ pub use report::{ExportReport, Refusal};
 
 use crate::error::{ConfigError, Error, Result};
 use crate::graph::Registry;
+use crate::mask::IGNORE_LABEL;
 use crate::run::RunFolder;
 use crate::sink::{DecathlonSink, NnunetSink, PatchesConfig, PatchesSink, WebDatasetSink};
 use crate::suggest::did_you_mean;
@@ -63,6 +64,11 @@ pub fn export(run: &RunFolder, options: &ExportOptions, registry: &Registry) -> 
     let mut report = match &options.layout {
         ExportLayout::Nnunet(config) => {
             let reader = reader()?;
+            if let Some(mask) = reader.ignoring_mask() {
+                let message = format!("`{mask}` labels suspected real tumors {IGNORE_LABEL}, which nnU-Net rejects");
+                return Err(Error::new(message)
+                    .with_hint("use --layout decathlon, or run with suspected = \"tumor\" in that stage"));
+            }
             let sink = NnunetSink::new("export", config.clone(), Arc::clone(reader.organs()));
             pairs::write(&job, &target(sink.map(drop))?, config, &reader)?
         }

@@ -53,6 +53,11 @@ impl ScanReader {
         Ok(Self { stages, masks_of, entries, organs })
     }
 
+    /// Returns the name of a mask stage whose masks may contain the ignored label.
+    pub fn ignoring_mask(&self) -> Option<&str> {
+        self.stages.masks.iter().find(|node| node.mask.may_ignore()).map(|node| node.name.as_str())
+    }
+
     /// Returns the organs of the masks of the pipeline.
     pub fn organs(&self) -> &Arc<[Organ]> {
         &self.organs

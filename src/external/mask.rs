@@ -31,11 +31,11 @@ command_config! {
     CommandMaskConfig {
         /// Whether the program writes one label file or a folder of binary files.
         #[serde(default)]
-        answer: MaskOutput,
+        output_form: MaskOutput,
         /// The name of the input image, the only file in the folder `{input}`: `.nii` or `.nii.gz`.
         #[serde(default = "default_image")]
         image: String,
-        /// The label file, or with `answer = "folder"` every binary file (`{name}` is the class), in the folder `{outputs}`;
+        /// The label file, or with `output_form = "folder"` every binary file (`{name}` is the class), in the folder `{outputs}`;
         /// `labels.nii.gz` and `{name}.nii.gz` if absent.
         #[serde(default)]
         output: Option<String>,
@@ -46,7 +46,7 @@ command_config! {
         /// (`liver = { ids = [5], tumor_ids = [118] }`).
         #[serde(default = "no_organs")]
         organs: OrganChoice,
-        /// With `answer = "folder"`, organs by the names of their files, instead of `organs`.
+        /// With `output_form = "folder"`, organs by the names of their files, instead of `organs`.
         #[serde(default)]
         files: BTreeMap<String, Vec<String>>,
         /// The treatment of ids that belong to none of the organs.
@@ -123,12 +123,12 @@ impl CommandMask {
     /// Returns all errors of the settings.
     pub fn new(config: CommandMaskConfig, graph: &Path) -> Result<Self, Vec<ConfigError>> {
         let mut errors = Vec::new();
-        let folder = config.answer == MaskOutput::Folder;
+        let folder = config.output_form == MaskOutput::Folder;
         let placeholders = if folder { FOLDER } else { LABELS };
         let program = Program::new(Stage::Mask, &config.common(), graph, &placeholders, &mut errors);
         if folder && config.exchange == Exchange::Pipe {
-            let error = ConfigError::new("answer", "a folder of files cannot be read from a pipe");
-            errors.push(error.with_hint("set answer = \"labels\", or exchange = \"files\""));
+            let error = ConfigError::new("output_form", "a folder of files cannot be read from a pipe");
+            errors.push(error.with_hint("set output_form = \"labels\", or exchange = \"files\""));
         }
         let default = if folder { "{name}.nii.gz" } else { "labels.nii.gz" };
         let output = config.output.clone().unwrap_or_else(|| default.to_owned());
@@ -153,8 +153,8 @@ fn labels_reader(config: CommandMaskConfig) -> Result<(Reader, String), Vec<Conf
     let CommandMaskConfig { image, scheme, organs, files, other, merged_ids, min_coverage, .. } = config;
     let mut errors = Vec::new();
     if !files.is_empty() {
-        let error = ConfigError::new("files", "expected none with `answer = \"labels\"`");
-        errors.push(error.with_hint("set answer = \"folder\""));
+        let error = ConfigError::new("files", "expected none with `output_form = \"labels\"`");
+        errors.push(error.with_hint("set output_form = \"folder\""));
     }
     let config = LabelsConfig { pattern: "labels".into(), scheme, organs, other, merged_ids, min_coverage };
     match LabelsMask::new(config) {

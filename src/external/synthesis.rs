@@ -65,7 +65,7 @@ command_config! {
         rules: RulesConfig,
         /// Whether the program writes the changed box, or HU to be added to the box.
         #[serde(default)]
-        answer: SynthesisOutput,
+        output_form: SynthesisOutput,
         /// The origin of the tumor's label.
         #[serde(default)]
         tumor: TumorShape,
@@ -143,7 +143,7 @@ impl CommandSynthesis {
                 model: config.version.clone().unwrap_or_else(|| format!("command-{}", program.digest())),
                 program,
                 shapes,
-                output: config.answer,
+                output: config.output_form,
                 tumor: config.tumor,
                 outside: config.outside,
                 margin_mm: config.margin_mm,
@@ -343,7 +343,7 @@ impl CommandAttempts<'_> {
             mass_effect: 0.0,
             infiltrating: false,
             drawn_contrast_hu: None,
-            tilt: None,
+            steering_factor: None,
             structure: SampledStructure::default(),
         })
     }

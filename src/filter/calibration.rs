@@ -6,6 +6,7 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::condition::Condition;
 use super::features::CalibratedScore;
 use super::reference::Reference;
 use crate::error::ConfigError;
@@ -100,7 +101,11 @@ impl Calibration {
     ///
     /// # Errors
     /// Returns an error if the reference was made for other settings.
-    pub(super) fn set_reference(&mut self, reference: Arc<Reference>) -> Result<(), ConfigError> {
+    pub(super) fn set_reference(
+        &mut self,
+        reference: Arc<Reference>,
+        conditions: &[Condition],
+    ) -> Result<(), ConfigError> {
         let again = "run `freetumor calibrate` again, or restore the setting";
         if reference.scores != self.scores {
             let names =
@@ -112,9 +117,16 @@ impl Calibration {
             );
             return Err(ConfigError::new("calibrate.scores", message).with_hint(again));
         }
-        if reference.cap != self.cap {
-            let message = format!("the reference was made for the cap {}, got {}", reference.cap, self.cap);
-            return Err(ConfigError::new("calibrate.cap", message).with_hint(again));
+        for (field, made_for, own) in [("cap", reference.cap, self.cap), ("floor", reference.floor, self.floor)] {
+            if made_for != own {
+                let message = format!("the reference was made for the {field} {made_for}, got {own}");
+                return Err(ConfigError::new(format!("calibrate.{field}"), message).with_hint(again));
+            }
+        }
+        let own: Vec<String> = conditions.iter().map(Condition::to_string).collect();
+        if reference.conditions != own {
+            let message = format!("the reference was made for the conditions {:?}, got {own:?}", reference.conditions);
+            return Err(ConfigError::new("accept", message).with_hint(again));
         }
         self.reference = Some(reference);
         Ok(())

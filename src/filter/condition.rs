@@ -74,10 +74,6 @@ impl Comparison {
     pub(crate) fn at_start_of(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|comparison| text.starts_with(comparison.sign()))
     }
-
-    fn bounds_above(self) -> bool {
-        matches!(self, Self::Less | Self::LessOrEqual)
-    }
 }
 
 impl Condition {
@@ -88,7 +84,7 @@ impl Condition {
 
     /// Returns whether no value of the score meets both conditions.
     pub(super) fn excludes(&self, other: &Self) -> bool {
-        let (upper, lower) = match (self.comparison.bounds_above(), other.comparison.bounds_above()) {
+        let (upper, lower) = match (self.comparison.is_upper_bound(), other.comparison.is_upper_bound()) {
             (true, false) => (self, other),
             (false, true) => (other, self),
             _ => return false,
@@ -101,7 +97,7 @@ impl Condition {
     /// Returns whether no possible value of the score meets the bound.
     fn is_impossible(&self) -> bool {
         let [low, high] = self.score.range();
-        let extreme = if self.comparison.bounds_above() { low } else { high };
+        let extreme = if self.comparison.is_upper_bound() { low } else { high };
         !self.comparison.holds(extreme, self.threshold)
     }
 }

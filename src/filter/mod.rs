@@ -16,7 +16,7 @@
 //! let mut scores = Scores::default();
 //! scores.set(Score::DeltaHu, -35.0);
 //! scores.set(Score::InvisibleFraction, 0.5);
-//! let candidate = TestedCandidate { organ: "liver", diameter_mm: 20.0, tilt: None, scores: &scores, draw: 0.5 };
+//! let candidate = TestedCandidate { organ: "liver", diameter_mm: 20.0, steering_factor: None, scores: &scores, draw: 0.5 };
 //! let Verdict::Rejected { reason } = test.decide(&candidate).verdict else { panic!("half of the tumor is invisible") };
 //! assert_eq!(reason.to_string(), "invisible_fraction < 0.3");
 //! ```
@@ -107,7 +107,7 @@ pub struct TestedCandidate<'a> {
     /// The equivalent diameter of the tumor.
     pub diameter_mm: f64,
     /// The factor by which a steered synthesis sampled tumors like this one more often; `None` without steering.
-    pub tilt: Option<f64>,
+    pub steering_factor: Option<f64>,
     /// The scores.
     pub scores: &'a Scores,
     /// A number in 0..1 that is keyed by the candidate's id.
@@ -210,7 +210,7 @@ impl QualityTest {
     /// Returns an error if the reference was made for other settings.
     pub fn with_reference(mut self, reference: Arc<Reference>) -> Result<Self, ConfigError> {
         if let Some(calibration) = &mut self.calibration {
-            calibration.set_reference(reference)?;
+            calibration.set_reference(reference, &self.conditions)?;
         }
         Ok(self)
     }
@@ -262,7 +262,7 @@ impl QualityTest {
             calibration.reference.as_ref().and_then(|reference| reference.organs.get(candidate.organ))
         });
         let likeness = organ.and_then(|organ| organ.likeness(candidate.diameter_mm, candidate.scores));
-        let accepts = |likeness| organ.map(|organ| organ.acceptance(likeness, candidate.tilt));
+        let accepts = |likeness| organ.map(|organ| organ.acceptance(likeness, candidate.steering_factor));
         let floor = self.calibration.as_ref().map_or(0.0, |calibration| calibration.floor);
         let likely = likeness.filter(|likeness| *likeness >= floor);
         let acceptance = self.calibration.as_ref().map(|_| likely.and_then(accepts).unwrap_or(0.0));
@@ -331,7 +331,7 @@ mod tests {
 
     /// Returns a calibrated test whose reference has the density ratio `diameter / 10 mm`, with ratios up to 4.
     fn calibrated(accept: &[&str]) -> QualityTest {
-        let text = r#"{"format":1,"scores":["diameter_mm"],"cap":4.0,"scorers":[],"organs":{"liver":{
+        let text = r#"{"format":1,"scores":["diameter_mm"],"cap":4.0,"floor":0.5,"conditions":CONDITIONS,"synthesis":"","scorers":[],"organs":{"liver":{
             "real_tumors":9,"candidates":90,"features":{"scores":[{"score":"diameter_mm","mean":2.302585092994046,"deviation":1.0}]},
             "weights":[1.0,0.0],"intercept":0.0,"maximum":4.0}}}"#;
         let calibrate = CalibrationConfig {
@@ -340,9 +340,10 @@ mod tests {
             cap: 4.0,
             floor: 0.5,
         };
-        let accept = accept.iter().map(ToString::to_string).collect();
+        let accept: Vec<String> = accept.iter().map(ToString::to_string).collect();
+        let text = text.replace("CONDITIONS", &serde_json::to_string(&accept).unwrap());
         let config = QualityTestConfig { accept, calibrate: Some(calibrate), ..QualityTestConfig::default() };
-        QualityTest::new(config).unwrap().with_reference(Arc::new(Reference::parse(text).unwrap())).unwrap()
+        QualityTest::new(config).unwrap().with_reference(Arc::new(Reference::parse(&text).unwrap())).unwrap()
     }
 
     #[test]
@@ -350,7 +351,13 @@ mod tests {
         let test = calibrated(&[]);
         assert_eq!(test.attempts(), 1);
         let decide = |organ, diameter_mm, draw| {
-            test.decide(&TestedCandidate { organ, diameter_mm, tilt: None, scores: &Scores::default(), draw })
+            test.decide(&TestedCandidate {
+                organ,
+                diameter_mm,
+                steering_factor: None,
+                scores: &Scores::default(),
+                draw,
+            })
         };
         let reason = |decision: Decision| match decision.verdict {
             Verdict::Accepted => "accepted".to_owned(),
@@ -372,7 +379,8 @@ mod tests {
         let test = calibrated(&["delta_hu < -10"]);
         let mut scores = Scores::default();
         scores.set(Score::DeltaHu, 5.0);
-        let candidate = TestedCandidate { organ: "liver", diameter_mm: 60.0, tilt: None, scores: &scores, draw: 0.0 };
+        let candidate =
+            TestedCandidate { organ: "liver", diameter_mm: 60.0, steering_factor: None, scores: &scores, draw: 0.0 };
         let decision = test.decide(&candidate);
         let Verdict::Rejected { reason } = decision.verdict else { panic!("the condition does not hold") };
         assert_eq!(reason.to_string(), "delta_hu < -10");
@@ -384,7 +392,8 @@ mod tests {
         let calibrate = toml::from_str("reference = 'absent.json'").unwrap();
         let test = QualityTest::new(QualityTestConfig { calibrate: Some(calibrate), ..Default::default() }).unwrap();
         let scores = Scores::default();
-        let candidate = TestedCandidate { organ: "liver", diameter_mm: 60.0, tilt: None, scores: &scores, draw: 0.0 };
+        let candidate =
+            TestedCandidate { organ: "liver", diameter_mm: 60.0, steering_factor: None, scores: &scores, draw: 0.0 };
         assert_eq!(test.decide(&candidate).verdict, Verdict::Rejected { reason: Rejection::UnlikeReal });
     }
 
@@ -402,7 +411,8 @@ mod tests {
     #[test]
     fn reference_of_other_settings_is_refused() {
         let reference = calibrated(&[]).calibration().unwrap().reference.clone().unwrap();
-        for other in ["scores = ['diameter_mm', 'cnr']", "scores = ['diameter_mm']\ncap = 3"] {
+        let (cap, floor) = ("scores = ['diameter_mm']\ncap = 3", "scores = ['diameter_mm']\ncap = 4\nfloor = 0.1");
+        for other in ["scores = ['diameter_mm', 'cnr']", cap, floor] {
             let calibrate = toml::from_str(&format!("reference = 'r'\n{other}")).unwrap();
             let test =
                 QualityTest::new(QualityTestConfig { calibrate: Some(calibrate), ..Default::default() }).unwrap();

@@ -5,12 +5,15 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::features::{CalibratedScore, Features};
+use super::condition::Condition;
+use super::features::{CalibratedScore, Features, Scale};
 use crate::error::{Error, Result};
-use crate::score::Scores;
+use crate::score::{Score, Scores};
 use crate::store::{FileDigest, canonical};
 use crate::synth::Steering;
 
+/// Weights and ratios above this are errors.
+const MAX_NUMBER: f64 = 1e6;
 /// The format of reference files.
 const FORMAT: u32 = 1;
 
@@ -18,7 +21,7 @@ const FORMAT: u32 = 1;
 ///
 /// ```
 /// use freetumor::filter::Reference;
-/// let text = r#"{"format":1,"scores":["diameter_mm"],"cap":5.0,"scorers":[],"organs":{"liver":{
+/// let text = r#"{"format":1,"scores":["diameter_mm"],"cap":5.0,"floor":0.02,"conditions":[],"synthesis":"","scorers":[],"organs":{"liver":{
 ///     "real_tumors":20,"candidates":400,"features":{"scores":[{"score":"diameter_mm","mean":3.0,"deviation":0.5}]},
 ///     "weights":[0.7,0.1],"intercept":-0.2,"maximum":2.0}}}"#;
 /// let reference = Reference::parse(text)?;
@@ -37,6 +40,12 @@ pub struct Reference {
     pub scores: Vec<CalibratedScore>,
     /// The setting `cap`.
     pub cap: f64,
+    /// The setting `floor`.
+    pub floor: f64,
+    /// The conditions that the candidates and the real tumors of the estimate meet.
+    pub conditions: Vec<String>,
+    /// The digest of the synthesis of the candidates, without steering.
+    pub synthesis: String,
     /// The networks that scored the tumors: stages with the SHA-256 of their weights, fold by fold.
     pub scorers: Vec<ScorerWeights>,
     /// The density ratio of each organ.
@@ -75,14 +84,41 @@ pub struct OrganReference {
 }
 
 impl Reference {
-    /// Creates a reference.
+    /// Creates the reference of a calibration, without organs and scorers.
     pub fn new(
         scores: Vec<CalibratedScore>,
-        cap: f64,
-        scorers: Vec<ScorerWeights>,
-        organs: BTreeMap<String, OrganReference>,
+        [cap, floor]: [f64; 2],
+        conditions: &[Condition],
+        synthesis: String,
     ) -> Self {
-        Self { format: FORMAT, scores, cap, scorers, organs }
+        Self {
+            format: FORMAT,
+            scores,
+            cap,
+            floor,
+            conditions: conditions.iter().map(Condition::to_string).collect(),
+            synthesis,
+            scorers: Vec::new(),
+            organs: BTreeMap::new(),
+        }
+    }
+
+    /// Returns the steering of each organ that has one.
+    pub fn steering(&self) -> BTreeMap<String, Steering> {
+        let tables = self.organs.iter().filter_map(|(name, organ)| Some((name.clone(), organ.steering.clone()?)));
+        tables.collect()
+    }
+
+    /// Returns the digest of the steering; `None` without steering.
+    ///
+    /// # Errors
+    /// If the steering cannot be serialized, which does not occur for finite numbers.
+    pub fn steering_digest(&self) -> Result<Option<String>> {
+        let tables = self.steering();
+        if tables.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(FileDigest::of(&canonical::line(&tables)?).sha256))
     }
 
     /// Parses the text of a reference file.
@@ -105,8 +141,19 @@ impl Reference {
             if organ.weights.len() != width {
                 return Err(wrong(format!("{} weights of the {name} instead of {width}", organ.weights.len())));
             }
-            let numbers = organ.weights.iter().chain([&organ.intercept, &organ.maximum]);
-            if numbers.copied().any(|number| !number.is_finite()) || organ.maximum <= 0.0 {
+            let own: Vec<CalibratedScore> = organ.features.scores.iter().map(|scaled| scaled.score).collect();
+            let is_all = own == reference.scores || own == [CalibratedScore::Diameter];
+            let contrast = CalibratedScore::Score(Score::DeltaHu);
+            if !is_all || organ.features.absolute_contrast.is_some() != own.contains(&contrast) {
+                return Err(wrong(format!("other features of the {name}")));
+            }
+            let scales =
+                organ.features.scores.iter().map(|scaled| scaled.scale).chain(organ.features.absolute_contrast);
+            let is_valid =
+                |scale: Scale| scale.mean.is_finite() && scale.deviation > 0.0 && scale.deviation.is_finite();
+            let mut numbers = organ.weights.iter().chain([&organ.intercept, &organ.maximum]);
+            let is_finite = numbers.all(|number| number.abs() < MAX_NUMBER) && scales.into_iter().all(is_valid);
+            if !is_finite || organ.maximum <= 0.0 || organ.maximum > reference.cap {
                 return Err(wrong(format!("invalid numbers of the {name}")));
             }
             if let Some(steering) = &organ.steering {
@@ -161,14 +208,16 @@ impl OrganReference {
         )
     }
 
-    /// Returns the probability with which a tumor of density ratio `likeness` is accepted. `tilt` is the factor by which a steered
+    /// Returns the probability with which a tumor of density ratio `likeness` is accepted. `steering_factor` is the factor by which a steered
     /// synthesis sampled tumors like this one more often.
     ///
     /// # Source
     /// Azadi et al., Discriminator Rejection Sampling, 2019.
-    pub fn acceptance(&self, likeness: f64, tilt: Option<f64>) -> f64 {
-        match (tilt, &self.steering) {
-            (Some(tilt), Some(steering)) => (likeness.min(self.maximum) / (steering.maximum * tilt)).min(1.0),
+    pub fn acceptance(&self, likeness: f64, steering_factor: Option<f64>) -> f64 {
+        match (steering_factor, &self.steering) {
+            (Some(steering_factor), Some(steering)) => {
+                (likeness.min(self.maximum) / (steering.maximum * steering_factor)).min(1.0)
+            }
             _ => (likeness / self.maximum).min(1.0),
         }
     }

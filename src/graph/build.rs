@@ -75,6 +75,7 @@ impl GraphBuilder<'_, '_> {
         consistency::ignored_labels(&known, problems);
         if self.purpose != Purpose::Calibrate {
             consistency::references(&known, problems);
+            consistency::steering(&known, problems);
         }
         built.scans = scan_stages(&known);
         if !problems.any_error() {
@@ -105,7 +106,8 @@ impl GraphBuilder<'_, '_> {
         let settings = parsed.value?;
         let json = settings.json.clone();
         let (organs, complete) = known.organs_before(at);
-        let context = BuildContext { name: spec.name.clone(), folder: self.folder.to_owned(), seed: self.seed, organs };
+        let (folder, is_calibration) = (self.folder.to_owned(), self.purpose == Purpose::Calibrate);
+        let context = BuildContext { name: spec.name.clone(), folder, seed: self.seed, organs, is_calibration };
         match settings.build(&context) {
             Ok(node) => Some((with_digest(json, &node), parsed.invalid.is_empty().then_some(node))),
             Err(mut errors) => {

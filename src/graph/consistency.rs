@@ -9,7 +9,7 @@ use super::known_nodes::KnownNodes;
 use super::registry::{BuiltNode, InputSpec, Synthesis};
 use super::value::one_of;
 use crate::error::ConfigError;
-use crate::filter::CalibratedScore;
+use crate::filter::{CalibratedScore, QualityTest};
 use crate::mask::IGNORE_LABEL;
 use crate::score::Score;
 use crate::sink::Output;
@@ -173,15 +173,19 @@ pub(super) fn references(known: &KnownNodes<'_, '_>, problems: &mut Problems<'_>
                 );
             continue;
         };
-        for score in known.upstream(filter, Role::Score) {
-            let Some(BuiltNode::Score(scoring)) = &known.nodes[score] else { continue };
-            let name = &known.specs[score].name;
-            let scorer = reference.scorers.iter().find(|scorer| scorer.stage == *name);
-            if scorer.is_some_and(|scorer| scorer.weights_sha256 != scoring.stage.weights()) {
+        for scorer in &reference.scorers {
+            let mut stages = known.upstream(filter, Role::Score).filter_map(|score| match &known.nodes[score] {
+                Some(BuiltNode::Score(scoring)) => Some((&known.specs[score].name, scoring)),
+                _ => None,
+            });
+            let is_same =
+                stages.any(|(name, scoring)| *name == scorer.stage && scoring.stage.weights() == scorer.weights_sha256);
+            if !is_same {
+                let name = &scorer.stage;
                 problems
                     .error(
                         spec.span_of("calibrate.reference"),
-                        format!("the reference was made with other weights of `{name}`"),
+                        format!("the reference was made with a stage `{name}` of other weights"),
                     )
                     .label("scores of real tumors and of candidates must be those of the same networks")
                     .hint("run `freetumor calibrate` again".to_owned());
@@ -189,6 +193,17 @@ pub(super) fn references(known: &KnownNodes<'_, '_>, problems: &mut Problems<'_>
         }
         for synthesis in known.upstream(filter, Role::Synthesis) {
             let Some(BuiltNode::Synthesis(stage)) = &known.nodes[synthesis] else { continue };
+            let name = &known.specs[synthesis].name;
+            let digest = known.digests.get(&synthesis).map(|digests| digests.unsteered.to_string());
+            if digest.is_some_and(|digest| digest != reference.synthesis) {
+                problems
+                    .error(
+                        spec.span_of("calibrate.reference"),
+                        format!("the reference was made with other settings of `{name}`"),
+                    )
+                    .label("accepted tumors would not be distributed as real ones")
+                    .hint("run `freetumor calibrate` again".to_owned());
+            }
             for organ in stage.organs.iter().filter(|organ| !reference.organs.contains_key(&organ.name)) {
                 problems
                     .error(
@@ -201,6 +216,33 @@ pub(super) fn references(known: &KnownNodes<'_, '_>, problems: &mut Problems<'_>
                             .to_owned(),
                     );
             }
+        }
+    }
+}
+
+/// Reports steered syntheses without a quality test that corrects for the steering.
+pub(super) fn steering(known: &KnownNodes<'_, '_>, problems: &mut Problems<'_>) {
+    for synthesis in known.with_role(Role::Synthesis) {
+        let Some(BuiltNode::Synthesis(Synthesis { steering: Some(digest), .. })) = &known.nodes[synthesis] else {
+            continue;
+        };
+        let corrects = |test: &QualityTest| {
+            let reference = test.calibration().and_then(|calibration| calibration.reference.as_ref());
+            reference.is_some_and(|reference| reference.steering_digest().is_ok_and(|own| own.as_ref() == Some(digest)))
+        };
+        let filters = known.with_role(Role::Filter).filter(|&filter| known.ancestors[filter].contains(&synthesis));
+        for filter in filters {
+            let Some(BuiltNode::Filter(test)) = &known.nodes[filter] else { continue };
+            if corrects(test) {
+                continue;
+            }
+            let (spec, name) = (&known.specs[filter], &known.specs[synthesis].name);
+            problems
+                .error(spec.span.clone(), format!("`{}` does not correct for the steering of `{name}`", spec.name))
+                .label("accepted tumors would have the sizes and contrasts of the steering")
+                .hint(
+                    "set `calibrate.reference` to the file of the setting `steering`, or remove `steering`".to_owned(),
+                );
         }
     }
 }

@@ -31,6 +31,8 @@ pub struct StageDigests {
     /// Digest from which the random numbers are derived: as `results`, but without the kernel class, so that another processor makes the
     /// same tumors up to rounding.
     pub random: StageDigest,
+    /// As `random`, but without steering: the candidates to which a calibration applies.
+    pub unsteered: StageDigest,
 }
 
 /// Returns the digests of a stage with these settings; `version` identifies its algorithm or weights, such as `rules-1`.
@@ -41,8 +43,15 @@ pub(super) fn stage_digests(kind: &str, version: &str, settings: &Json, inferenc
     let hash =
         FieldHasher::new("stage").add_field(kind).add_field(version).add_field(settings.to_string()).add_field(network);
     let random = StageDigest::from_hash(&hash.clone().finish());
+    if let Json::Object(table) = &mut settings {
+        table.remove("steering_sha256");
+    }
+    let network = inference.map(|inference| inference.digest().to_owned()).unwrap_or_default();
+    let unsteered =
+        FieldHasher::new("stage").add_field(kind).add_field(version).add_field(settings.to_string()).add_field(network);
+    let unsteered = StageDigest::from_hash(&unsteered.finish());
     let class = inference.map(Inference::kernel_class).unwrap_or_default();
-    StageDigests { results: StageDigest::from_hash(&hash.add_field(class).finish()), random }
+    StageDigests { results: StageDigest::from_hash(&hash.add_field(class).finish()), random, unsteered }
 }
 
 /// Returns the digest of a quality test: a hash of its conditions, in their order, of the selection of scores on which reasons depend, and

@@ -32,6 +32,8 @@ pub struct BuildContext {
     pub seed: u64,
     /// The organs of the upstream masks; empty for sources and masks.
     pub organs: Arc<[Organ]>,
+    /// Whether the graph is built for a calibration, whose candidates are made without steering.
+    pub is_calibration: bool,
 }
 
 impl BuildContext {
@@ -40,7 +42,7 @@ impl BuildContext {
     ///
     /// ```
     /// use freetumor::graph::BuildContext;
-    /// let context = BuildContext { name: "archive".into(), folder: "/graphs".into(), seed: 0, organs: [].into() };
+    /// let context = BuildContext { name: "archive".into(), folder: "/graphs".into(), seed: 0, organs: [].into(), is_calibration: false };
     /// assert_eq!(context.path("root", "../ct").unwrap(), std::path::Path::new("/graphs/../ct"));
     /// let error = context.path("root", "${NO_SUCH_VARIABLE}/ct").unwrap_err();
     /// assert_eq!(error.message, "the environment variable `NO_SUCH_VARIABLE` is not set");

@@ -29,7 +29,6 @@ use crate::sink::{
     self, DecathlonConfig, DecathlonSink, NnunetConfig, NnunetSink, Output, PatchesConfig, PatchesSink, StreamConfig,
     StreamSink, TrainerConfig, WebDatasetConfig, WebDatasetSink,
 };
-use crate::store::{FileDigest, canonical};
 use crate::synth::{Differences, Generator, GeneratorConfig, Rules, RulesConfig, Steering};
 use crate::volume::HuWindow;
 
@@ -165,6 +164,10 @@ impl Registry {
                     };
                     errors.into_iter().map(of_fold).collect::<Vec<_>>()
                 })?;
+                if folds.iter().any(|other: &SegmentorFold| other.inference.digest() == opened.digest()) {
+                    let message = "expected other weights in each fold, got the same twice";
+                    return Err(vec![ConfigError::new(format!("folds.{index}"), message)]);
+                }
                 folds.push(fold(opened, &network, context)?);
             }
             Segmentor::with_folds(config, folds, &context.organs)
@@ -265,21 +268,21 @@ type SteeringTables = BTreeMap<String, Steering>;
 
 /// Returns the steering of each organ in a reference file, with a digest.
 fn steering(file: Option<&Path>, context: &BuildContext) -> Result<(SteeringTables, Option<String>), Vec<ConfigError>> {
-    let Some(file) = file else { return Ok(Default::default()) };
+    let Some(file) = file.filter(|_| !context.is_calibration) else { return Ok(Default::default()) };
     let path = resolve(context, "steering", file)?;
     let invalid = |error: Error| {
         let located = ConfigError::new("steering", error.to_string());
         vec![error.hint().map(str::to_owned).into_iter().fold(located, ConfigError::with_hint)]
     };
-    let organs = Reference::read(&path).map_err(invalid)?.organs;
-    let tables: SteeringTables = organs.into_iter().filter_map(|(name, organ)| Some((name, organ.steering?))).collect();
+    let reference = Reference::read(&path).map_err(invalid)?;
+    let tables = reference.steering();
     if tables.is_empty() {
         let error =
             ConfigError::new("steering", format!("expected factors of steering in {}, got none", path.display()));
         return Err(vec![error.with_hint("write the file with `freetumor calibrate --steer 4`")]);
     }
-    let digest = FileDigest::of(&canonical::line(&tables).map_err(invalid)?).sha256;
-    Ok((tables, Some(digest)))
+    let digest = reference.steering_digest().map_err(invalid)?;
+    Ok((tables, digest))
 }
 
 fn open(

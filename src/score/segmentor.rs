@@ -12,7 +12,7 @@ use crate::error::{ConfigError, Fault};
 use crate::id::PatientKey;
 use crate::inference::{Inference, NetworkConfig};
 use crate::mask::{MaskedScan, Organ};
-use crate::nn::weights::held_out_mark;
+use crate::nn::weights::held_out_hash;
 use crate::synth::Candidate;
 
 /// Scores by a segmentor.
@@ -51,7 +51,7 @@ pub struct Segmentor {
 pub struct SegmentorFold {
     /// The network.
     pub inference: Inference,
-    /// The marks of the labeled patients that it was not trained on.
+    /// The hashes of the labeled patients that it was not trained on.
     pub held_out_patients: Vec<String>,
 }
 
@@ -129,8 +129,8 @@ impl ScoreStage for Segmentor {
     }
 
     fn fold_without(&self, patient: PatientKey) -> Option<u64> {
-        let mark = held_out_mark(patient);
-        self.folds.iter().position(|fold| fold.held_out_patients.contains(&mark)).map(|index| index as u64)
+        let hash = held_out_hash(patient);
+        self.folds.iter().position(|fold| fold.held_out_patients.contains(&hash)).map(|index| index as u64)
     }
 
     fn scores(&self) -> &'static [Score] {

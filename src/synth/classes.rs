@@ -43,7 +43,8 @@ impl SizeClass {
         }
     }
 
-    /// Returns the class of a tumor by its equivalent diameter: below 8, 16, 32 mm and above.
+    /// Returns the class for tables: tiny below 8 mm, small below 16, medium below 32, large from 32. These bounds differ from the sizes at
+    /// which `sizes = "classes"` makes tumors: a tumor of the class `Tiny` has a diameter of about 12 mm.
     pub fn of_diameter(diameter_mm: f64) -> Self {
         match diameter_mm {
             d if d < 8.0 => Self::Tiny,

@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_equal_single_voxels() {
+    fn displacement_by_row_equals_displacement_by_voxel() {
         let scan = scan();
         for seed in 0..6 {
             let mut random = Key::root(seed).stream("body");

@@ -97,7 +97,7 @@ pub struct Geometry {
     pub drawn_contrast_hu: Option<f64>,
     /// The factor by which steering sampled tumors of this size and contrast more often; `None` without steering.
     #[serde(default)]
-    pub tilt: Option<f64>,
+    pub steering_factor: Option<f64>,
     /// The inner structure that was sampled.
     #[serde(default)]
     pub structure: SampledStructure,

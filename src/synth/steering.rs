@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 ///     contrasts_hu: vec![0.0],
 ///     factors: vec![0.5, 0.5, 1.0, 2.0, 4.0, 1.0],
 ///     maximum: 1.2,
-///     tilt: 4.0,
+///     max_factor: 4.0,
 /// };
 /// assert_eq!(steering.factor(12.0, Some(5.0)), 2.0);
 /// assert_eq!(steering.factor(25.0, Some(-30.0)), 4.0);
@@ -29,8 +29,8 @@ pub struct Steering {
     pub factors: Vec<f64>,
     /// The quotient of density ratio and factor at which tumors are always accepted.
     pub maximum: f64,
-    /// The limit of the factors: they are between 1 / tilt and tilt.
-    pub tilt: f64,
+    /// The limit of the factors: they are between 1 / max_factor and max_factor.
+    pub max_factor: f64,
 }
 
 impl Steering {

@@ -14,7 +14,7 @@ use super::synthesis::SynthesisConfig;
 use crate::error::{ConfigError, Error, Result};
 use crate::graph::{BuildContext, Plan};
 use crate::mask::Organ;
-use crate::nn::weights::{HELD_OUT_KEY, WeightsMetadata, held_out_mark};
+use crate::nn::weights::{HELD_OUT_KEY, WeightsMetadata, held_out_hash};
 use crate::store::FileDigest;
 use crate::volume::Preprocess;
 
@@ -41,8 +41,13 @@ impl TrainingInputs {
     /// Returns an error if weights do not exist or belong to other networks, a source cannot be listed, a patient is in both
     /// training and validation, or there are no scans to train on.
     pub fn prepare(config: &mut TrainingConfig, plan: &Plan, folder: &Path, fold: Option<Fold>) -> Result<Self> {
-        let context =
-            BuildContext { name: "train".to_owned(), folder: folder.to_owned(), seed: plan.seed, organs: [].into() };
+        let context = BuildContext {
+            name: "train".to_owned(),
+            folder: folder.to_owned(),
+            seed: plan.seed,
+            organs: [].into(),
+            is_calibration: false,
+        };
         let path = |field: &str, file: &Path| context.path(field, file).map_err(|error| first_error(vec![error]));
         let organs = |lists: &[(&str, &[String])]| common_organs(plan, lists).map_err(|error| first_error(vec![error]));
         let mut weights = json!({});
@@ -64,9 +69,9 @@ impl TrainingInputs {
                 let organs = organs(&[("labeled", &config.labeled), ("validation", &config.validation)])?;
                 let mut scans = TrainingScans::new(plan, &config.labeled, &config.validation, fold)?;
                 if let Some(fold) = fold {
-                    let marks: Vec<String> = scans.fold().iter().map(|patient| held_out_mark(*patient)).collect();
+                    let hashes: Vec<String> = scans.fold().iter().map(|patient| held_out_hash(*patient)).collect();
                     settings["fold"] = json!(fold);
-                    settings[HELD_OUT_KEY] = json!(marks);
+                    settings[HELD_OUT_KEY] = json!(hashes);
                 }
                 for pool in config.synthetic.iter().flat_map(|synthetic| &synthetic.runs) {
                     scans.add_run(&path("synthetic.runs", &pool.folder)?, pool.at, &organs)?;

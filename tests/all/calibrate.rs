@@ -114,11 +114,11 @@ fn calibrated_run_accepts_tumors_like_real_ones() {
         assert!(number(&score["accepted"]) < number(&score["candidates"]), "{score}");
     }
     let [candidates, accepted] = ["auc_candidates", "auc_accepted"].map(|name| number(&liver[name]));
-    assert!(candidates - 0.5 > 2.0 * (accepted - 0.5).abs(), "{candidates} {accepted}");
+    assert!(candidates - 0.5 > 1.5 * (accepted - 0.5).abs(), "{candidates} {accepted}");
     assert!(number(&liver["accepted_share_steered"]) > 1.1 * number(&liver["accepted_share"]), "{liver}");
     let table = std::fs::read_to_string(folder.join("tumors.csv")).unwrap();
     let count = |kind: &str| table.lines().filter(|line| line.starts_with(&format!("liver,{kind},"))).count() as f64;
-    assert!(count("real") == number(&liver["real_tumors"]) && count("candidate") >= 590.0, "{liver}");
+    assert!(count("real") == number(&liver["all_real_tumors"]) && count("candidate") >= 590.0, "{liver}");
 
     // The rows of a run have the density ratio, and verdicts are a function of the values in the rows.
     stdout_of(folder, &["validate", "graph.toml"]);
@@ -134,9 +134,14 @@ fn calibrated_run_accepts_tumors_like_real_ones() {
         assert_eq!(record.attempt, 0, "every candidate has one attempt");
         let Some(geometry) = &record.geometry else { continue };
         let draw = CandidateNumbers::of_candidate(record.seed, record.candidate_id.unwrap()).draw;
-        let (diameter_mm, tilt) = (geometry.diameter_mm, geometry.tilt);
-        let decision =
-            test.decide(&TestedCandidate { organ: &record.organ, diameter_mm, tilt, scores: &record.scores, draw });
+        let (diameter_mm, steering_factor) = (geometry.diameter_mm, geometry.steering_factor);
+        let decision = test.decide(&TestedCandidate {
+            organ: &record.organ,
+            diameter_mm,
+            steering_factor,
+            scores: &record.scores,
+            draw,
+        });
         let expected = match decision.verdict {
             Verdict::Accepted => None,
             Verdict::Rejected { reason } => Some(reason.to_string()),
@@ -148,18 +153,30 @@ fn calibrated_run_accepts_tumors_like_real_ones() {
     assert!(reasons["accepted"] > 20 && reasons["not_drawn"] > 20 && reasons["unlike_real"] > 0, "{reasons:?}");
 
     // A steered run accepts more of its candidates, and its rows have the factor.
-    let steered = GRAPH.replace("variants = 40", "variants = 40\nsteering = \"liver.reference.json\"");
-    std::fs::write(folder.join("steered.toml"), steered).unwrap();
+    let steered_graph = GRAPH.replace("variants = 40", "variants = 40\nsteering = \"liver.reference.json\"");
+    std::fs::write(folder.join("steered.toml"), &steered_graph).unwrap();
     stdout_of(folder, &["run", "steered.toml", "--out", "steered"]);
     let steered = rows(&folder.join("steered"));
     let share = |rows: &[SampleRow]| {
         rows.iter().filter(|row| row.record.outcome.is_accepted()).count() as f64 / rows.len() as f64
     };
     assert!(share(&steered) > 1.05 * share(&plain), "{} {}", share(&steered), share(&plain));
-    let factors: Vec<f64> =
-        steered.iter().filter_map(|row| row.record.geometry.as_ref()).map(|geometry| geometry.tilt.unwrap()).collect();
+    let factors: Vec<f64> = steered
+        .iter()
+        .filter_map(|row| row.record.geometry.as_ref())
+        .map(|geometry| geometry.steering_factor.unwrap())
+        .collect();
     assert!(factors.iter().all(|factor| (0.25..=4.0).contains(factor)) && factors.iter().any(|factor| *factor > 1.0));
 
+    // A steered synthesis needs a quality test with the same file.
+    let uncorrected = steered_graph.replace("calibrate = {", "# calibrate = {");
+    let checked = check(&GraphFile::new("graph.toml", folder, uncorrected), &Registry::standard());
+    assert!(
+        checked
+            .problems
+            .iter()
+            .any(|problem| problem.message == "`test` does not correct for the steering of `tumors`")
+    );
     // Candidates of a run serve as well as new ones; those of a steered run are refused.
     let of_run = ["calibrate", "graph.toml", "--labeled", "labeled.toml", "--run", "plain", "--out", "second.json"];
     let printed = stdout_of(folder, &of_run);
@@ -187,12 +204,12 @@ fn calibrate_refuses_too_few_tumors() {
     std::fs::write(folder.path().join("labeled.toml"), LABELED.replace("count = 30", "count = 4")).unwrap();
     write(GRAPH.replace("count = 10", "count = 2"));
     assert!(message("organ", &[]).contains("expected a file or a mask stage of the pipeline, got organ"));
-    let few = message("labeled.toml", &["--candidates", "20"]);
+    let few = message("labeled.toml", &["--candidates", "100"]);
     assert!(
         few.contains("liver: expected at least 3 real tumors") || few.contains("expected an effective number"),
         "{few}"
     );
-    let none = message("organs", &["--candidates", "5"]);
+    let none = message("organs", &["--candidates", "100"]);
     assert!(none.contains("liver: expected at least 3 real tumors with all scores, got 0 of 0"), "{none}");
     write(GRAPH.replace("calibrate = {", "# calibrate = {"));
     assert!(message("labeled.toml", &[]).contains("expected a quality test with `calibrate`, got none"));
@@ -201,11 +218,13 @@ fn calibrate_refuses_too_few_tumors() {
 #[test]
 fn reference_must_have_every_organ() {
     let folder = tempfile::tempdir().unwrap();
-    let text = r#"{"format":1,"scores":["diameter_mm","delta_hu"],"cap":5.0,"scorers":[],"organs":{}}"#;
+    let text = r#"{"format":1,"scores":["diameter_mm","delta_hu"],"cap":5.0,"floor":0.02,"conditions":["invisible_fraction < 0.9"],"synthesis":"","scorers":[],"organs":{}}"#;
     std::fs::write(folder.path().join("liver.reference.json"), text).unwrap();
     let checked = check(&GraphFile::new("graph.toml", folder.path(), GRAPH), &Registry::standard());
     let messages: Vec<&str> = checked.problems.iter().map(|problem| problem.message.as_str()).collect();
-    assert_eq!(messages, ["the reference has no real tumors of the liver"]);
+    let expected =
+        ["the reference was made with other settings of `tumors`", "the reference has no real tumors of the liver"];
+    assert_eq!(messages, expected);
     // An invalid reference is an error of a run; `freetumor calibrate` replaces it.
     std::fs::write(folder.path().join("liver.reference.json"), "{}").unwrap();
     let file = GraphFile::new("graph.toml", folder.path(), GRAPH);

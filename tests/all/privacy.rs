@@ -129,7 +129,7 @@ fn ids_of_paths_depend_on_secret() {
 }
 
 #[test]
-fn search_over_patient_numbers_finds_no_id() {
+fn hashes_of_patient_numbers_match_no_public_id() {
     let folder = tempfile::tempdir().unwrap();
     archive(&folder.path().join(ROOT), &["pat-4711", "pat-4712", "pat-4713"]);
     run_in(folder.path(), "a secret for tests only");

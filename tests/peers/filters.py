@@ -24,6 +24,7 @@ FILTERS = {
     "`found_fraction > 0.7`": lambda made: (made["found_fraction"] > 0.7).to_numpy(float),
     "calibrated": lambda made: made["acceptance"].fillna(0).to_numpy(),
 }
+CAP, FLOOR = 5.0, 0.02
 COLUMNS = 8
 TUMOR_LABEL = 2
 HALF_MM = 60.0
@@ -56,6 +57,29 @@ def auc(real, made, weights):
     return np.mean(areas)
 
 
+def acceptance(real, made, others):
+    """Returns the probabilities of acceptance of `others` by a ratio that is estimated from real and made tumors of other patients."""
+    rows = np.concatenate([values(real, SCORES), values(made, SCORES)])
+    y = np.arange(len(rows)) < len(real)
+    model = LogisticRegression(class_weight="balanced", max_iter=1000)
+    model.fit(features(rows, values(real, SCORES), SCORES), y)
+    ratio = lambda table: np.exp(model.decision_function(features(values(table, SCORES), values(real, SCORES), SCORES)))
+    maximum = min(CAP, np.quantile(ratio(made), 0.95))
+    own = ratio(others)
+    return np.where(others["meets_conditions"] & (own >= FLOOR), np.minimum(1, own / maximum), 0)
+
+
+def auc_of_calibrated(real, made):
+    """Returns the area for accepted candidates: one half of the patients decides on the candidates of the other half."""
+    half = lambda table: pd.factorize(table["patient_key"], sort=True)[0] % 2
+    areas = []
+    for k in (0, 1):
+        (own, other) = ([table[half(table) == h] for table in (real, made)] for h in (k, 1 - k))
+        meets = other[1][other[1]["meets_conditions"]]
+        areas.append(auc(own[0], own[1], acceptance(other[0], meets, own[1])))
+    return np.mean(areas)
+
+
 def table(path):
     """Prints the comparison of each filter."""
     tumors = pd.read_csv(path).dropna(subset=SCORES)
@@ -66,7 +90,8 @@ def table(path):
         weights = weigh(made)
         distances = [distance(values(real, [s])[:, 0], values(made, [s])[:, 0], weights) for s in SCORES]
         found = (made["held_out_found_fraction"] * weights).sum() / weights.sum()
-        cells = [f"{100 * weights.mean():.0f}%", *(f"{d:.2f}" for d in distances), f"{auc(real, made, weights):.2f}"]
+        area = auc_of_calibrated(real, made) if name == "calibrated" else auc(real, made, weights)
+        cells = [f"{100 * weights.mean():.0f}%", *(f"{d:.2f}" for d in distances), f"{area:.2f}"]
         print(f"| {name} | " + " | ".join(cells) + f" | {found:.2f} |")
     print(f"| real tumors | | | | | | {real['held_out_found_fraction'].mean():.2f} |")
 

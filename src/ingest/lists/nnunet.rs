@@ -143,11 +143,9 @@ fn fold_of(
     let patients = |cases: &[String]| cases.iter().filter_map(|case| patient(case).ok()).collect::<BTreeSet<_>>();
     if let Some(both) = patients(&train).intersection(&patients(&val)).next() {
         let message = format!("{shown_path}: the patient `{both}` is in both parts of fold {}", config.fold);
-        errors.push(
-            ConfigError::new("splits", message).with_hint(
-                "move all cases of a patient to one part, so that no patient is both trained and validated on",
-            ),
-        );
+        errors.push(ConfigError::new("splits", message).with_hint(
+            "move all cases of a patient to one part, so that no patient is in both training and validation",
+        ));
     }
     let selected = if part == NnunetPart::Train { train } else { val };
     if selected.is_empty() {

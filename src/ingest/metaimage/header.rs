@@ -115,7 +115,7 @@ impl MetaHeader {
     }
 
     /// Returns the header of the voxels.
-    pub fn of_voxels(&self, header_bytes: usize) -> Header {
+    pub fn to_raster_header(&self, header_bytes: usize) -> Header {
         let Self { grid, datatype, order, .. } = *self;
         Header { grid, datatype, order, rescale: None, voxel_offset: 0, header_bytes }
     }

@@ -84,7 +84,7 @@ fn open_voxels<T>(
     header_bytes: u64,
     read: impl FnOnce(&mut Stream<&mut dyn BufRead>, &Header, &MetaHeader) -> Result<T, Fault>,
 ) -> Result<T, Fault> {
-    let header = meta.of_voxels(header_bytes as usize);
+    let header = meta.to_raster_header(header_bytes as usize);
     let skip = meta.header_size.unwrap_or_else(|| bytes.saturating_sub(header.stored_bytes()));
     let Some(mut left) = bytes.checked_sub(skip) else {
         return Err(Fault::read(

@@ -84,11 +84,11 @@ impl NrrdHeader {
 
     /// Returns the bytes of all voxels.
     pub fn stored_bytes(&self) -> u64 {
-        self.of_voxels(0, 0).stored_bytes()
+        self.to_raster_header(0, 0).stored_bytes()
     }
 
     /// Returns the header of the voxels, the first of which is at `voxel_offset`.
-    pub fn of_voxels(&self, voxel_offset: u64, header_bytes: usize) -> Header {
+    pub fn to_raster_header(&self, voxel_offset: u64, header_bytes: usize) -> Header {
         let Self { grid, datatype, order, .. } = *self;
         Header { grid, datatype, order, rescale: None, voxel_offset, header_bytes }
     }

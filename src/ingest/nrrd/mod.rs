@@ -120,7 +120,7 @@ fn open_voxels<T>(
         true => Stream::compressed(reader, left)?,
         false => Stream::plain(reader, left),
     };
-    let header = header.of_voxels(skip, header_bytes as usize);
+    let header = header.to_raster_header(skip, header_bytes as usize);
     raster::check_length(&stream, &header)?;
     stream.skip(skip, "the bytes before the voxels (`byte skip`)")?;
     read(&mut stream, &header)

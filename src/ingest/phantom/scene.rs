@@ -247,7 +247,7 @@ impl Row {
         let distance = &mut self.distance[x0..x1];
         shape.distances(points, distance);
         // A tube thinner than a voxel fills only a part of the voxel.
-        let fill = shape.thin_radius().map_or(1.0, |radius| (radius / half_voxel_mm).powi(2).min(1.0));
+        let fill = shape.tube_radius().map_or(1.0, |radius| (radius / half_voxel_mm).powi(2).min(1.0));
         let soft = 0.5 / half_voxel_mm;
         for (depth, paint) in layers {
             let row = distance.iter().zip(&self.variation[x0..x1]).zip(points.y);

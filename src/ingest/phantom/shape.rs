@@ -179,7 +179,7 @@ impl Shape {
     }
 
     /// Returns the radius of a tube, which may be thinner than a voxel.
-    pub(super) fn thin_radius(&self) -> Option<f32> {
+    pub(super) fn tube_radius(&self) -> Option<f32> {
         match self {
             Self::Tube { ra, rb, .. } => Some(0.5 * (ra + rb)),
             _ => None,

@@ -194,7 +194,7 @@ impl Anatomy<'_> {
         }
     }
 
-    /// Changes the label of the voxels below and behind a plane from `from` to `to`.
+    /// Changes the label from `from` to `to` on the side of the plane where normal · p ≤ `offset`, p in mm [left, posterior, superior].
     pub(super) fn split_lobe(&mut self, normal: Point, offset: f32, from: u8, to: u8) {
         self.scene.add(Shape::HalfSpace { normal, offset }, relabel(to).within_labels(from, from));
     }

@@ -9,11 +9,11 @@ use super::read_metadata;
 use crate::error::{Error, Result};
 use crate::id::{FieldHasher, PatientKey};
 
-/// The metadata key of the marks of the labeled patients that a network of several folds was not trained on.
+/// The metadata key of the hashes of the labeled patients that a network of several folds was not trained on.
 pub const HELD_OUT_KEY: &str = "held_out_patients";
 
-/// Returns the mark of a patient: a hash of the patient's key, so that a file of weights does not contain keys.
-pub fn held_out_mark(patient: PatientKey) -> String {
+/// Returns a hash of a patient's key, so that a file of weights does not contain keys.
+pub fn held_out_hash(patient: PatientKey) -> String {
     let hash = FieldHasher::new("held-out patient").add_field(patient.as_bytes()).finish();
     hash[..8].iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -50,7 +50,7 @@ pub struct WeightsMetadata {
     pub spacing_mm: Option<[f64; 3]>,
     /// The voxels of a training crop, along [x, y, z].
     pub patch_voxels: Option<[usize; 3]>,
-    /// The marks of the labeled patients that the network was not trained on; empty without folds.
+    /// The hashes of the labeled patients that the network was not trained on; empty without folds.
     pub held_out_patients: Vec<String>,
     /// Whether the file is the checkpoint of a training run instead of a file of weights.
     pub is_checkpoint: bool,

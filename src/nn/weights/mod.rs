@@ -31,7 +31,7 @@ use candle_core::{Device, Tensor};
 
 pub use checkpoint::Checkpoint;
 pub use fit::{NetworkPart, fit, shape_of};
-pub use metadata::{HEADER_KEY, HELD_OUT_KEY, WeightsMetadata, held_out_mark};
+pub use metadata::{HEADER_KEY, HELD_OUT_KEY, WeightsMetadata, held_out_hash};
 pub use safetensors::{Precision, read_metadata, write_safetensors};
 
 use self::names::quoted;

@@ -25,7 +25,7 @@ pub(in crate::record) fn descriptors() -> Vec<Descriptor<Row>> {
         1 "dataset" Text always "" "Name of the data set." => access!(text group.dataset);
         2 "organ" Text always "" "Name of the organ in the graph file." => access!(text group.organ);
         7 "branch" Text always "" "Name of the quality test in the graph file." => access!(text group.branch);
-        3 "size_class" Text maybe "" "tiny, small, medium or large; absent if no site was found." => size_class();
+        3 "size_class" Text maybe "" "tiny (diameter below 8 mm), small (below 16), medium (below 32) or large; absent if no site was found." => size_class();
         4 "verdict" Text always "" "accepted or rejected." => verdict();
         5 "reason" Text maybe "" "Reason for the rejection: the condition as written in the graph file, or a code such as no_site." => access!(optional_text group.reason);
         8 "epoch" U64 always "" "Number of the epoch (commit) that added or removed the attempts." => access!(U64 epoch);

@@ -86,11 +86,11 @@ fn drawn_contrast() -> Access<Row> {
     )
 }
 
-fn tilt() -> Access<Row> {
+fn steering_factor() -> Access<Row> {
     Access::F64(
-        Box::new(|row| row.record.geometry.as_ref().and_then(|geometry| geometry.tilt)),
+        Box::new(|row| row.record.geometry.as_ref().and_then(|geometry| geometry.steering_factor)),
         Box::new(|row, value| {
-            geometry_mut(row).tilt = Some(value);
+            geometry_mut(row).steering_factor = Some(value);
             Ok(())
         }),
     )
@@ -177,8 +177,8 @@ pub(in crate::record) fn descriptors() -> Vec<Descriptor<Row>> {
         17 "tumor_label" U32 maybe "" "Label of the organ's tumors in label maps." => tumor_label();
         12 "split" Text always "" "train, validation or test: the same for all scans of a patient." => access!(parsed record.split);
         13 "verdict" Text always "" "accepted or rejected." => verdict();
-        14 "reason" Text maybe "" "Reason for the rejection: the first condition that failed, without its unit, or a code: no_site and others of the synthesis, unlike_real and not_drawn of the calibration, or overlaps, an accepted tumor that overlaps an earlier one of its sample." => reason();
-        20 "size_class" Text maybe "" "tiny, small, medium or large." => size_class();
+        14 "reason" Text maybe "" "Reason for the rejection: the first condition that failed, without its unit, or a code: no_site and others of the synthesis, unlike_real and not_drawn of the calibration, or overlaps, a tumor that passes the quality test but overlaps an earlier tumor of its sample." => reason();
+        20 "size_class" Text maybe "" "tiny (diameter below 8 mm), small (below 16), medium (below 32) or large." => size_class();
         21 "site_x_voxel" U32 maybe "voxel" "First index of the voxel nearest to the centre, on the scan's grid." => site_voxel(0);
         22 "site_y_voxel" U32 maybe "voxel" "Second index of the voxel nearest to the centre." => site_voxel(1);
         23 "site_z_voxel" U32 maybe "voxel" "Third index of the voxel nearest to the centre." => site_voxel(2);
@@ -204,7 +204,7 @@ pub(in crate::record) fn descriptors() -> Vec<Descriptor<Row>> {
         43 "core_hu" F64 maybe "HU" "HU of the necrotic core minus those of the rest of the tumor; absent without a core." => structure!(core_hu);
         44 "calcification_hu" F64 maybe "HU" "HU that the densest calcification adds; absent without calcifications." => structure!(calcification_hu);
         45 "fat_fraction" F64 maybe "" "Fraction of the tumor's volume that is fat; absent without fat." => structure!(fat_fraction);
-        46 "tilt" F64 maybe "" "Factor by which a steered synthesis sampled tumors of this size and contrast more often; absent without steering." => tilt();
+        46 "steering_factor" F64 maybe "" "Factor by which a steered synthesis sampled tumors of this size and contrast more often; absent without steering." => steering_factor();
     };
     columns.extend(Score::ALL.iter().map(|&score_kind| Descriptor {
         column: Column {

@@ -1,4 +1,4 @@
-//! The law by which tumors are sampled for crops.
+//! The sampling of tumors for crops.
 
 use std::collections::BTreeMap;
 
@@ -7,50 +7,50 @@ use serde::{Deserialize, Serialize};
 
 use crate::random::RandomStream;
 
-/// The law by which synthetic tumors are sampled.
+/// How synthetic tumors are sampled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum TumorDraw {
-    /// The law of real tumors: a scan, then a voxel of one of its tumors. Large tumors are in more crops than small ones of the same scan.
+pub enum TumorSampling {
+    /// Like real tumors: a scan, then a voxel of one of its tumors. Large tumors are in more crops than small ones of the same scan.
     #[default]
     Voxel,
     /// Each tumor with equal probability.
     Candidate,
 }
 
-/// Tumors that are sampled by a law.
+/// Samples tumors, each with its scan and volume.
 ///
 /// ```
 /// use freetumor::random::Key;
-/// use freetumor::train::data::{DrawnTumors, TumorDraw};
+/// use freetumor::train::data::{TumorSampler, TumorSampling};
 ///
 /// // Two tumors of 1 and 3 voxels in one scan, and one in another scan.
 /// let tumors = [("first", 1.0), ("first", 3.0), ("second", 7.0)];
 /// let counts = |draw| {
-///     let drawn = DrawnTumors::new(draw, tumors);
+///     let drawn = TumorSampler::new(draw, tumors);
 ///     let mut random = Key::root(1).stream("tumor");
 ///     let mut counts = [0; 3];
 ///     (0..8000).for_each(|_| counts[drawn.sample(&mut random).unwrap()] += 1);
 ///     counts.map(|count| (f64::from(count) / 1000.0).round())
 /// };
-/// assert_eq!(counts(TumorDraw::Voxel), [1.0, 3.0, 4.0]);
-/// assert_eq!(counts(TumorDraw::Candidate), [3.0, 3.0, 3.0]);
+/// assert_eq!(counts(TumorSampling::Voxel), [1.0, 3.0, 4.0]);
+/// assert_eq!(counts(TumorSampling::Candidate), [3.0, 3.0, 3.0]);
 /// ```
 #[derive(Clone, Debug, Default)]
-pub struct DrawnTumors {
+pub struct TumorSampler {
     /// Groups of equal probability: for each tumor its index and the sum of the weights up to and including it.
     groups: Vec<Vec<(usize, f64)>>,
 }
 
-impl DrawnTumors {
-    /// Creates the law for tumors with their scans and their volumes, in any unit. Tumors without a positive volume are not sampled by
-    /// [`TumorDraw::Voxel`].
-    pub fn new<S: Ord>(draw: TumorDraw, tumors: impl IntoIterator<Item = (S, f64)>) -> Self {
+impl TumorSampler {
+    /// Creates a sampler over tumors, each a scan and a volume in any unit. Tumors without a positive volume are not sampled by
+    /// [`TumorSampling::Voxel`].
+    pub fn new<S: Ord>(draw: TumorSampling, tumors: impl IntoIterator<Item = (S, f64)>) -> Self {
         let mut groups: BTreeMap<Option<S>, Vec<(usize, f64)>> = BTreeMap::new();
         for (index, (scan, volume)) in tumors.into_iter().enumerate() {
             let (group, weight) = match draw {
-                TumorDraw::Voxel => (Some(scan), volume),
-                TumorDraw::Candidate => (None, 1.0),
+                TumorSampling::Voxel => (Some(scan), volume),
+                TumorSampling::Candidate => (None, 1.0),
             };
             if weight > 0.0 {
                 let group = groups.entry(group).or_default();

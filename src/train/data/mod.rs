@@ -27,7 +27,7 @@ pub use cases::{CaseEntry, Cases, Survey};
 pub(super) use crop::crop_around;
 pub use crop::{CropCentre, CropConfig};
 pub use cutmix::{CutMixConfig, cut_mix};
-pub use draw::{DrawnTumors, TumorDraw};
+pub use draw::{TumorSampler, TumorSampling};
 pub use loader::{Loader, Sampler};
 pub(super) use random_case::{MAX_DRAWS, random_case};
 pub use runs::RunSamples;

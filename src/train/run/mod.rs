@@ -279,8 +279,8 @@ impl<'a> Run<'a> {
             ("settings_sha256".to_owned(), self.header.settings_sha256.clone()),
         ]);
         metadata.extend(input_spec);
-        if let Some(marks) = self.plan.settings.get(HELD_OUT_KEY) {
-            metadata.insert(HELD_OUT_KEY.to_owned(), marks.to_string());
+        if let Some(hashes) = self.plan.settings.get(HELD_OUT_KEY) {
+            metadata.insert(HELD_OUT_KEY.to_owned(), hashes.to_string());
         }
         metadata
     }

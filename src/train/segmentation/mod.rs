@@ -41,6 +41,7 @@
 
 mod learner;
 mod sampler;
+mod source;
 mod tumors;
 
 use std::path::PathBuf;
@@ -49,11 +50,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use learner::{SegmentationLearner, class_count, segment};
-pub use sampler::{SegmentationSampler, SyntheticSource};
+pub use sampler::SegmentationSampler;
+pub use source::SyntheticSource;
 pub use tumors::TumorMaker;
 
 use super::config::{NetworkConfig, OptimiserConfig, PreprocessConfig, at_least_one, within};
-use super::data::{AugmentConfig, CropConfig, CutMixConfig, TumorDraw};
+use super::data::{AugmentConfig, CropConfig, CutMixConfig, TumorSampling};
 use super::run::Intervals;
 use crate::error::ConfigError;
 
@@ -107,15 +109,15 @@ pub struct SegmentationConfig {
 pub struct SyntheticConfig {
     /// Target share of crops with a synthetic tumor; 0.5 is one to one.
     pub share: f64,
-    /// The law by which synthetic tumors are sampled. With `voxel`, crops show synthetic tumors by the law by which they show real ones.
-    pub draw: TumorDraw,
+    /// How synthetic tumors are sampled: with `voxel` like real ones, with `candidate` each with equal probability.
+    pub draw: TumorSampling,
     /// Run folders of pipelines.
     pub runs: Vec<RunPool>,
 }
 
 impl Default for SyntheticConfig {
     fn default() -> Self {
-        Self { share: 0.5, draw: TumorDraw::Voxel, runs: Vec::new() }
+        Self { share: 0.5, draw: TumorSampling::Voxel, runs: Vec::new() }
     }
 }
 

@@ -3,43 +3,21 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::source::{SyntheticSource, voxels, with_tumor};
 use super::{SegmentationConfig, TumorMaker};
 use crate::error::{Error, Fault, Result};
 use crate::mask::Organ;
 use crate::random::{Key, RandomStream};
-use crate::synth::Candidate;
 use crate::train::data::{
-    AugmentConfig, Batch, Case, Cases, Crop, CropCentre, CropConfig, CutMixConfig, DrawnTumors, MAX_DRAWS, Sampler,
-    TumorDraw, crop_around, cut_mix, random_case,
+    AugmentConfig, Batch, Case, Cases, Crop, CropCentre, CropConfig, CutMixConfig, MAX_DRAWS, Sampler, TumorSampler,
+    TumorSampling, cut_mix, random_case,
 };
-use crate::volume::{Array3, HuWindow, Region};
 
 /// The number of requested fresh tumors after which the share that passed is reported for the first time.
 const FIRST_REPORT: u64 = 100;
 
 /// The hint if few fresh tumors pass.
 const FEW_PASS_HINT: &str = "loosen the conditions of the quality test, or raise its `attempts`";
-
-/// A source of synthetic tumors.
-#[derive(Clone)]
-pub enum SyntheticSource {
-    /// Scans with a synthetic tumor, such as the samples of a run folder.
-    Pool(Arc<Cases>),
-    /// Candidates that were made before the training run, each with the index of its case. Only the regions of the tumors are in memory.
-    Candidates {
-        /// The scans.
-        cases: Arc<Cases>,
-        /// The candidates, on the grids of the cases.
-        tumors: Arc<[(usize, Candidate)]>,
-    },
-    /// Scans in which a fresh tumor is made for each crop.
-    Fresh {
-        /// The scans.
-        cases: Arc<Cases>,
-        /// The stages that make the tumors.
-        tumors: TumorMaker,
-    },
-}
 
 /// Makes the batches of [`SegmentationLearner`](super::SegmentationLearner).
 pub struct SegmentationSampler {
@@ -50,9 +28,9 @@ pub struct SegmentationSampler {
     cut_mix: CutMixConfig,
     organs: Arc<[Organ]>,
     real: Arc<Cases>,
-    /// The sources of synthetic tumors; with the law by which their tumors are sampled, if these exist before the training run.
-    synthetic: Vec<(SyntheticSource, DrawnTumors)>,
-    draw: TumorDraw,
+    /// The sources of synthetic tumors, with the sampler of the tumors that exist before the training run.
+    synthetic: Vec<(SyntheticSource, TumorSampler)>,
+    draw: TumorSampling,
     share: f64,
     /// The numbers of crops for which a fresh tumor was requested and for which one passed.
     fresh: [AtomicU64; 2],
@@ -68,10 +46,10 @@ impl SegmentationSampler {
         synthetic: Vec<SyntheticSource>,
     ) -> Self {
         let share = config.synthetic.as_ref().map_or(0.0, |synthetic| synthetic.share);
-        let draw = config.synthetic.as_ref().map_or(TumorDraw::default(), |synthetic| synthetic.draw);
-        let with_law = |source: SyntheticSource| {
-            let law = source.law(draw);
-            (source, law)
+        let draw = config.synthetic.as_ref().map_or(TumorSampling::default(), |synthetic| synthetic.draw);
+        let with_sampler = |source: SyntheticSource| {
+            let tumor_sampler = source.sampler(draw);
+            (source, tumor_sampler)
         };
         Self {
             key: Key::root(seed).with("train", "segmentation"),
@@ -82,7 +60,7 @@ impl SegmentationSampler {
             organs,
             real,
             share: if synthetic.is_empty() { 0.0 } else { share },
-            synthetic: synthetic.into_iter().map(with_law).collect(),
+            synthetic: synthetic.into_iter().map(with_sampler).collect(),
             draw,
             fresh: Default::default(),
         }
@@ -93,17 +71,17 @@ impl SegmentationSampler {
         let source = random.chance(self.share).then(|| &self.synthetic[random.index(self.synthetic.len())]);
         let crop = match source {
             None => self.crop(&*random_case(&self.real, || even(&self.real, &mut random))?, key),
-            Some((SyntheticSource::Pool(cases), law)) => {
+            Some((SyntheticSource::Pool(cases), tumor_sampler)) => {
                 // A crop with a synthetic tumor is centred on the tumor, if the scan has one.
-                let case = random_case(cases, || law.sample(&mut random))?;
+                let case = random_case(cases, || tumor_sampler.sample(&mut random))?;
                 let has_tumor = self.organs.iter().any(|organ| case.index.count(organ.tumor_label) > 0);
                 let centre = if has_tumor { CropCentre::Tumor } else { CropCentre::Label };
                 let mut crop = Crop::of(&case, centre.crop(&case, &self.organs, &mut key.stream("crop")));
                 crop.origin.is_synthetic = true;
                 crop
             }
-            Some((SyntheticSource::Candidates { cases, tumors }, law)) => {
-                let Some(drawn) = law.sample(&mut random) else {
+            Some((SyntheticSource::Candidates { cases, tumors }, tumor_sampler)) => {
+                let Some(drawn) = tumor_sampler.sample(&mut random) else {
                     return Err(Error::new("expected at least one synthetic tumor, got none"));
                 };
                 let (index, candidate) = &tumors[drawn];
@@ -152,8 +130,8 @@ impl SegmentationSampler {
             return Ok(None);
         }
         let count = match self.draw {
-            TumorDraw::Voxel => tumors.per_scan,
-            TumorDraw::Candidate => 1,
+            TumorSampling::Voxel => tumors.per_scan,
+            TumorSampling::Candidate => 1,
         };
         let mut made = Vec::new();
         for number in 0..count {
@@ -162,8 +140,8 @@ impl SegmentationSampler {
             let key = if count == 1 { key } else { key.number("tumor", number.into()) };
             made.extend(tumors.make(case, organ, key)?);
         }
-        let law = DrawnTumors::new(self.draw, made.iter().map(|candidate| ((), voxels(candidate))));
-        Ok(law.sample(&mut random).map(|drawn| with_tumor(case, &made[drawn], &mut random)))
+        let tumor_sampler = TumorSampler::new(self.draw, made.iter().map(|candidate| ((), voxels(candidate))));
+        Ok(tumor_sampler.sample(&mut random).map(|drawn| with_tumor(case, &made[drawn], &mut random)))
     }
 
     /// Counts fresh tumors, and reports if fewer than nine in ten passed.
@@ -216,59 +194,9 @@ impl Sampler for SegmentationSampler {
     }
 }
 
-impl SyntheticSource {
-    /// Returns the law by which the tumors of this source are sampled; empty for fresh tumors.
-    fn law(&self, draw: TumorDraw) -> DrawnTumors {
-        match self {
-            Self::Pool(cases) => {
-                DrawnTumors::new(draw, cases.entries().iter().map(|entry| (entry.source_scan, entry.tumor_mm3)))
-            }
-            Self::Candidates { tumors, .. } => {
-                DrawnTumors::new(draw, tumors.iter().map(|(case, candidate)| (*case, voxels(candidate))))
-            }
-            Self::Fresh { .. } => DrawnTumors::default(),
-        }
-    }
-}
-
-/// Returns the number of voxels of a tumor.
-fn voxels(candidate: &Candidate) -> f64 {
-    candidate.tumor.as_slice().iter().filter(|&&inside| inside > 0).count() as f64
-}
-
 /// Samples a case, each with equal probability.
 fn even(cases: &Cases, random: &mut RandomStream) -> Option<usize> {
     (!cases.is_empty()).then(|| random.index(cases.len()))
-}
-
-/// Returns the crop around a tumor that was made in a case.
-fn with_tumor(case: &Case, candidate: &Candidate, random: &mut RandomStream) -> Crop {
-    let voxels: Vec<usize> =
-        candidate.tumor.as_slice().iter().enumerate().filter(|(_, inside)| **inside > 0).map(|(at, _)| at).collect();
-    let Region { start, shape: [nx, ny, _] } = candidate.region;
-    let at = voxels[random.index(voxels.len())];
-    let middle = [start[0] + at % nx, start[1] + at / nx % ny, start[2] + at / nx / ny];
-    let region = crop_around(middle, case.patch, case.shape());
-    let mut crop = Crop::of(case, region);
-    paint(&mut crop, region, candidate, case.window);
-    crop.origin.is_synthetic = true;
-    crop
-}
-
-/// Copies the part of a candidate that is inside a crop to the crop.
-fn paint(crop: &mut Crop, region: Region, candidate: &Candidate, window: HuWindow) {
-    let (from, to) = (candidate.region.start, candidate.region.end());
-    let low = [0, 1, 2].map(|axis| from[axis].max(region.start[axis]));
-    let high = [0, 1, 2].map(|axis| to[axis].min(region.end()[axis]));
-    if (0..3).any(|axis| low[axis] >= high[axis]) {
-        return;
-    }
-    let shape = [0, 1, 2].map(|axis| high[axis] - low[axis]);
-    let inner = Region { start: [0, 1, 2].map(|axis| low[axis] - from[axis]), shape };
-    let at = [0, 1, 2].map(|axis| low[axis] - region.start[axis]);
-    let image: Array3<f32> = candidate.after.cut(inner).map(|hu| window.apply(*hu));
-    crop.image.paste(at, &image);
-    crop.labels.paste(at, &candidate.labels.cut(inner));
 }
 
 #[cfg(test)]
@@ -278,9 +206,10 @@ mod tests {
     use crate::filter::{QualityTest, QualityTestConfig};
     use crate::mask::MaskedScan;
     use crate::score::{Intensity, IntensityConfig};
-    use crate::synth::{Attempt, AttemptKey, Attempts, Rules, RulesConfig, Synthesize};
+    use crate::synth::{Attempt, AttemptKey, Attempts, Candidate, Rules, RulesConfig, Synthesize};
     use crate::train::data::CaseEntry;
     use crate::train::testing::{organs, phantom, segmentation, small};
+    use crate::volume::{Array3, Region};
 
     fn sampler(memory_bytes: u64, accept: &[&str]) -> SegmentationSampler {
         let entries = (0..3).map(|number| CaseEntry::of(phantom(number))).collect();
@@ -357,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn synthetic_lesions_are_shown_by_the_law_of_real_ones() {
+    fn synthetic_lesions_are_sampled_like_real_ones() {
         let all = |scan: usize| LESIONS[scan].iter().enumerate().flat_map(|(index, voxels)| lesion(index, *voxels));
         let case = |scan: usize| CaseEntry::of(scan_with(scan as u8, all(scan)));
         let healthy = |scan: usize| CaseEntry::of(scan_with(scan as u8, std::iter::empty()));
@@ -390,7 +319,7 @@ mod tests {
                     .push(sample.with_source(crate::id::ScanId::from_bytes([scan as u8; 8]), 512.0 * *voxels as f64));
             }
         }
-        let counts = |share: f64, draw: TumorDraw, synthetic: Vec<SyntheticSource>| {
+        let counts = |share: f64, draw: TumorSampling, synthetic: Vec<SyntheticSource>| {
             let mut config = segmentation(10);
             let settings = config.synthetic.as_mut().unwrap();
             (settings.share, settings.draw) = (share, draw);
@@ -406,15 +335,15 @@ mod tests {
             }
             counts
         };
-        let expected = counts(0.0, TumorDraw::Voxel, vec![pool.clone()]);
+        let expected = counts(0.0, TumorSampling::Voxel, vec![pool.clone()]);
         assert_eq!(expected.keys().copied().collect::<Vec<_>>(), [3, 6, 9, 12, 24, 30]);
         let pools = [pool.clone(), SyntheticSource::Pool(cases(samples))];
         for synthetic in pools {
-            let shown = counts(1.0, TumorDraw::Voxel, vec![synthetic.clone()]);
+            let shown = counts(1.0, TumorSampling::Voxel, vec![synthetic.clone()]);
             for (voxels, share) in &expected {
                 assert!((shown[voxels] - share).abs() < 0.02, "{voxels} voxels: {} instead of {share}", shown[voxels]);
             }
-            let even = counts(1.0, TumorDraw::Candidate, vec![synthetic]);
+            let even = counts(1.0, TumorSampling::Candidate, vec![synthetic]);
             assert!(even.values().all(|share| (share - 1.0 / 6.0).abs() < 0.02), "{even:?}");
         }
         // A third of the crops for the scan of one lesion, and a fifteenth of a third for the smallest of three.

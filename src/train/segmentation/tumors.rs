@@ -15,9 +15,9 @@ pub struct TumorMaker {
     pub attempts: AttemptLoop,
     /// The organs in which tumors are made.
     pub organs: Vec<Organ>,
-    /// The number of tumors of one scan among which the tumor of a crop is sampled by [`TumorDraw::Voxel`].
+    /// The number of tumors of one scan among which the tumor of a crop is sampled by [`TumorSampling::Voxel`].
     ///
-    /// [`TumorDraw::Voxel`]: crate::train::data::TumorDraw::Voxel
+    /// [`TumorSampling::Voxel`]: crate::train::data::TumorSampling::Voxel
     pub per_scan: u32,
 }
 

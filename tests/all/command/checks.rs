@@ -40,7 +40,7 @@ fn errors_of_mask_settings_have_locations_and_hints() {
         ("exchange=pip", "`stages.organs.exchange` cannot be `pip`", "did you mean `pipe`?"),
         ("exchange=pipe", "`{image}` is a file", "remove the placeholder"),
         ("image=../image.nii", "expected a name such as `image.nii`", ""),
-        ("answer=folder", "unknown placeholder `{output}`", "did you mean `outputs`?"),
+        ("output_form=folder", "unknown placeholder `{output}`", "did you mean `outputs`?"),
         ("organs=[\"lver\"]", "`lver` is not an organ of TotalSegmentator v2", "did you mean `liver`?"),
     ];
     for (set, message, hint) in cases {
@@ -58,7 +58,7 @@ fn errors_of_mask_settings_have_locations_and_hints() {
 #[test]
 fn folder_output_requires_placeholder_name_in_output() {
     let with = |more: &[&str]| {
-        let sets = ["stages.organs.answer=folder", "stages.organs.argv=[\"sh\", \"{image}\", \"{outputs}\"]"];
+        let sets = ["stages.organs.output_form=folder", "stages.organs.argv=[\"sh\", \"{image}\", \"{outputs}\"]"];
         let checked = check_with(&[&sets[..], more].concat());
         checked.problems.iter().map(|problem| problem.message.clone()).collect::<Vec<_>>().join("\n")
     };

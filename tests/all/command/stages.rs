@@ -157,7 +157,7 @@ fn tumor_by_program_has_measured_geometry() {
 fn difference_is_added_to_box() {
     // The box itself as a difference: every healthy voxel doubles.
     let script = "[\"sh\", \"-c\", \"cp \\\"$0\\\" \\\"$1\\\"\", \"{image}\", \"{output}\"]";
-    let doubled = synthesize(script, "answer = \"difference\"\nmargin_mm = 0").unwrap().expect("a tumor");
+    let doubled = synthesize(script, "output_form = \"difference\"\nmargin_mm = 0").unwrap().expect("a tumor");
     let pairs = doubled.after.as_slice().iter().zip(doubled.before.as_slice());
     assert!(pairs.clone().filter(|(is, was)| is != was).all(|(is, was)| *is == 2.0 * was));
     assert!(pairs.filter(|(is, was)| is != was).count() > 10);
@@ -179,7 +179,7 @@ fn folder_of_binary_files_is_read() {
     write_labels(folder.path());
     let script = "for name in kidney_left kidney_right; do cp \"$0/labels.nii\" \"$1/$name.nii\"; done";
     let organs = format!(
-        "[stages.organs]\nkind = \"command\"\ninputs = [\"phantoms\"]\nanswer = \"folder\"\noutput = \"{{name}}.nii\"\n\
+        "[stages.organs]\nkind = \"command\"\ninputs = [\"phantoms\"]\noutput_form = \"folder\"\noutput = \"{{name}}.nii\"\n\
          image = \"case_0000.nii\"\norgans = [\"kidney\"]\n\
          argv = [\"sh\", \"-c\", '''[ -s \"$2/case_0000.nii\" ] && {script}''', \"{{graph}}\", \"{{outputs}}\", \"{{input}}\"]\n"
     );

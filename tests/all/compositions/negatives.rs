@@ -54,7 +54,7 @@ fn share_of_scans_are_negatives() {
 }
 
 #[test]
-fn negative_has_no_values_of_tumors_and_the_files_of_the_scan() {
+fn negative_has_empty_tumor_columns_and_files_of_its_scan() {
     let run = Run::new(&graph("negatives = 0.4"));
     let rows = run.rows();
     let negatives: Vec<&SampleRow> = rows.iter().filter(|row| row.record.kind == SampleKind::Negative).collect();

@@ -110,7 +110,7 @@ fn rejected_samples_with_stored_patch_are_exported() {
 }
 
 #[test]
-fn condition_on_column_without_values_is_named() {
+fn export_error_names_column_without_values() {
     let run = Run::new();
     let [(_, nnunet), ..] = layouts();
     // No stage of the run produces this score.

@@ -1,8 +1,10 @@
 //! The command `freetumor train`: messages, files and errors.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use freetumor::nn::weights::WeightsMetadata;
 use freetumor::train::checkpoint;
 use freetumor::train::history::{History, TRAIN, VALIDATION};
 
@@ -167,6 +169,31 @@ fn resumed_training_equals_uninterrupted_training() {
 
 /// A limit on the size of files simulates a full disk.
 #[cfg(target_os = "linux")]
+#[test]
+fn folds_hold_out_each_patient_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("folds");
+    let reports: serde_json::Value =
+        serde_json::from_str(&stdout_of(&segmentor(&out, &["--folds", "2", "--json"]))).unwrap();
+    assert_eq!(reports.as_array().unwrap().len(), 2);
+    let held_out = |fold: &str| {
+        let weights = out.join(fold).join("weights/segmentor.safetensors");
+        WeightsMetadata::of(&weights).held_out_patients.into_iter().collect::<BTreeSet<String>>()
+    };
+    let (first, second) = (held_out("fold-0"), held_out("fold-1"));
+    assert_eq!((first.len(), second.len(), first.intersection(&second).count()), (3, 2, 0));
+    // Without folds, weights name no patients.
+    let all = folder.path().join("all");
+    stdout_of(&segmentor(&all, &[]));
+    assert!(WeightsMetadata::of(&all.join("weights/segmentor.safetensors")).held_out_patients.is_empty());
+    let few = segmentor(&folder.path().join("few"), &["--folds", "9"]);
+    let message = String::from_utf8_lossy(&few.stderr).into_owned();
+    assert!(message.contains("expected at least 9 labeled patients for 9 folds, got 5"), "{message}");
+    let config = project("pipelines/train-synthesis-small.toml").display().to_string();
+    let other = freetumor(&["train", "synthesis", &config, "--folds", "2"]);
+    assert!(String::from_utf8_lossy(&other.stderr).contains("expected the stage `segmentor` with --folds"));
+}
+
 #[test]
 fn full_disk_keeps_previous_checkpoint() {
     let folder = tempfile::tempdir().unwrap();

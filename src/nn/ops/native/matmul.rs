@@ -156,7 +156,7 @@ mod tests {
 
     /// The factors are whole numbers, so that sums are exact in any order.
     #[test]
-    fn matrix_products_equal_three_loops() {
+    fn matrix_products_equal_naive_loops() {
         for (stride, inner, columns) in [(16, 3, 16), (16, 16, 32), (32, 21, 48), (8, 8, 96)] {
             let a = numbers(ROWS * stride);
             for [product, sum] in on_every_class(Products { stride, inner, columns }) {

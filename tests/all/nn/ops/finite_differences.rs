@@ -33,7 +33,7 @@ fn check(case: &str, shapes: &[&[usize]], f: impl Fn(&[Tensor]) -> Result<Tensor
 }
 
 #[test]
-fn convolution_gradients_equal_differences() {
+fn convolution_gradients_equal_finite_differences() {
     for (kernel, stride, padding) in [
         ([3, 3, 3], [1, 1, 1], [1, 1, 1]),
         ([3, 1, 2], [2, 1, 3], [1, 0, 2]),
@@ -52,20 +52,20 @@ fn convolution_gradients_equal_differences() {
 }
 
 #[test]
-fn transposed_convolution_gradients_equal_differences() {
+fn transposed_convolution_gradients_equal_finite_differences() {
     let shapes: [&[usize]; 3] = [&[2, 3, 1, 2, 3], &[3, 2, 2, 2, 2], &[2]];
     check("conv_transpose3d", &shapes, |t| ops::conv_transpose3d(&t[0], &t[1], Some(&t[2])));
     check("conv_transpose3d", &shapes[..2], |t| ops::conv_transpose3d(&t[0], &t[1], None));
 }
 
 #[test]
-fn pooling_and_upsampling_gradients_equal_differences() {
+fn pooling_and_upsampling_gradients_equal_finite_differences() {
     check("max_pool3d", &[&[2, 5, 4, 3, 3]], |t| ops::max_pool3d(&t[0]));
     check("upsample3d", &[&[2, 3, 1, 2, 3]], |t| ops::upsample3d(&t[0]));
 }
 
 #[test]
-fn normalization_gradients_equal_differences() {
+fn normalization_gradients_equal_finite_differences() {
     for scope in [NormScope::Batch, NormScope::Instance] {
         for activation in [
             Activation::None,
@@ -84,7 +84,7 @@ fn normalization_gradients_equal_differences() {
 }
 
 #[test]
-fn activation_gradients_equal_differences() {
+fn activation_gradients_equal_finite_differences() {
     let shape: &[&[usize]] = &[&[3, 5, 4]];
     check("gelu", shape, |t| ops::gelu(&(&t[0] * 3.)?));
     check("tanh", shape, |t| ops::tanh(&(&t[0] * 2.)?));
@@ -100,7 +100,7 @@ fn activation_gradients_equal_differences() {
 }
 
 #[test]
-fn linear_gradients_equal_differences() {
+fn linear_gradients_equal_finite_differences() {
     let shapes: [&[usize]; 3] = [&[2, 3, 5], &[4, 5], &[4]];
     check("linear", &shapes, |t| ops::linear(&t[0], &t[1], Some(&t[2])));
     check("linear", &shapes[..2], |t| ops::linear(&t[0], &t[1], None));
@@ -108,7 +108,7 @@ fn linear_gradients_equal_differences() {
 }
 
 #[test]
-fn attention_gradients_equal_differences() {
+fn attention_gradients_equal_finite_differences() {
     let (windows, heads, tokens, dim) = (4, 2, 5, 3);
     let separate: [usize; 4] = [windows, heads, tokens, dim];
     let bias: [usize; 3] = [heads, tokens, tokens];

@@ -1,6 +1,12 @@
 //! Synthesis by rules: site, shape, texture, difference and blend without a network.
 
+mod form;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
+
+use form::TumorForm;
 
 use super::blend::{round_hu, with_tumor};
 use super::classes::{ClassShape, SizeClass};
@@ -16,7 +22,7 @@ use super::organ::OrganSummary;
 use super::prior::{Contrast, Depth, OrganPrior};
 use super::profile::TRUNCATE;
 use super::reference;
-use super::shape::{RasterizedShape, ShapeParameters};
+use super::shape::RasterizedShape;
 use super::site::{ReferenceSites, SiteConstraints, SitePlan, boundary_distance_mm};
 use super::steering::Steering;
 use super::texture::TexturePool;
@@ -166,35 +172,6 @@ enum PositionSearch {
     Reference(ReferenceSites),
 }
 
-/// The size and shape of a tumor, before its site is sampled.
-enum TumorForm {
-    Prior(ShapeParameters),
-    Class(Box<ClassShape>),
-}
-
-impl TumorForm {
-    fn diameter_mm(&self) -> f64 {
-        match self {
-            Self::Prior(shape) => shape.diameter_mm,
-            Self::Class(class) => class.diameter_mm(),
-        }
-    }
-
-    fn radii_mm(&self) -> [f64; 3] {
-        match self {
-            Self::Prior(shape) => shape.radii_mm(),
-            Self::Class(class) => class.radii_mm(),
-        }
-    }
-
-    fn reach_mm(&self) -> f64 {
-        match self {
-            Self::Prior(shape) => shape.reach_mm(),
-            Self::Class(class) => class.reach_mm(),
-        }
-    }
-}
-
 /// The centre of a tumor.
 #[derive(Clone, Copy, Debug)]
 struct Site {
@@ -219,13 +196,13 @@ struct SampledForm {
     site_key: Key,
     key: Key,
     /// The factor of its size and contrast.
-    tilt: Option<f64>,
+    steering_factor: Option<f64>,
 }
 
 impl Attempts for OrganPlan<'_> {
     fn attempt(&self, keys: AttemptKey) -> Result<Attempt, Fault> {
         let Some(sampled) = self.sampled_form(keys) else { return Ok(rejected("no_site")) };
-        let SampledForm { form, site_key, key, tilt } = sampled;
+        let SampledForm { form, site_key, key, steering_factor } = sampled;
         let growth = Growth::sample(
             &mut site_key.stream("growth"),
             self.source.prior.mass_effect,
@@ -255,7 +232,7 @@ impl Attempts for OrganPlan<'_> {
         Ok(match changed {
             Ok(changed) => match self.candidate(&form, site, changed) {
                 Some(mut candidate) => {
-                    candidate.geometry.tilt = tilt;
+                    candidate.geometry.steering_factor = steering_factor;
                     Attempt::Candidate(Box::new(candidate))
                 }
                 None => rejected("too_small"),
@@ -279,7 +256,12 @@ impl OrganPlan<'_> {
     fn sampled_form(&self, keys: AttemptKey) -> Option<SampledForm> {
         let (site_key, key) = (keys.site(self.attempts_per_site), keys.attempt());
         let Some(steering) = self.steering else {
-            return Some(SampledForm { form: self.form(&mut site_key.stream("size"))?, site_key, key, tilt: None });
+            return Some(SampledForm {
+                form: self.form(&mut site_key.stream("size"))?,
+                site_key,
+                key,
+                steering_factor: None,
+            });
         };
         let maps = self.maps.as_deref().map(|maps| maps as &dyn DifferenceMaps);
         for number in 0..MAX_STEERED {
@@ -288,7 +270,7 @@ impl OrganPlan<'_> {
             let contrast = self.source.sampled_contrast(key, form.diameter_mm(), maps);
             let factor = steering.factor(form.diameter_mm(), contrast.map(SampledContrast::change_hu));
             if key.stream("steering").uniform(0.0, steering.greatest()) < factor {
-                return Some(SampledForm { form, site_key, key, tilt: Some(factor) });
+                return Some(SampledForm { form, site_key, key, steering_factor: Some(factor) });
             }
         }
         None
@@ -436,7 +418,7 @@ impl OrganPlan<'_> {
             mass_effect: changed.growth.map_or(0.0, |growth| growth.strength),
             infiltrating: changed.growth.is_some_and(|growth| growth.infiltrating),
             drawn_contrast_hu: changed.drawn_contrast_hu,
-            tilt: None,
+            steering_factor: None,
             structure: changed.structure,
         };
         let labels = with_tumor(&labels, &tumor, organ);
@@ -451,73 +433,4 @@ impl OrganPlan<'_> {
 /// Returns a region of an array, the array itself if that is the region.
 fn part_of<T: Clone>(array: Array3<T>, region: Region) -> Array3<T> {
     if region.shape == array.shape() { array } else { array.cut(region) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::synth::organ::testing::{liver, masked};
-    use crate::volume::RowSpans;
-
-    /// Returns the changes of HU by a tumor at the same centre in grids of 1 mm and of 5 mm slices, and whether each voxel is labeled.
-    fn changes(seed: u64, diameter_mm: f64, slice_mm: usize) -> [Array3<f32>; 2] {
-        let scan = masked([1.0, 1.0, slice_mm as f64], Array3::filled([100, 100, 100 / slice_mm], 1), |_| 110.0);
-        let organs = [liver()];
-        let config = RulesConfig { mass_effect: false, ..RulesConfig::default() };
-        let rules = Rules::new(config, &organs, HuWindow::ABDOMEN).unwrap();
-        let summary = OrganSummary::of(&scan, &organs[0]).unwrap();
-        let prior = rules.prior(&organs[0]).unwrap();
-        let source = TumorSource {
-            scan: &scan,
-            organ: &organs[0],
-            prior,
-            summary,
-            config: rules.config(),
-            noise: TissueNoise::measure(&scan, &organs[0], &[[50, 50, 50 / slice_mm]]),
-            textures: TexturePool::abdomen(),
-            window: HuWindow::ABDOMEN,
-            spacing_mm: [1.0, 1.0, slice_mm as f64],
-        };
-        let search = PositionSearch::Depth(Box::new(SitePlan::new(&scan, &organs[0], &source.summary)));
-        let plan = OrganPlan { source, search, maps: None, attempts_per_site: 1, steering: None };
-        let key = Key::root(seed);
-        // The middle of slice 50 of 1 mm, which is not the middle of a slice of 5 mm.
-        let centre = [50.2, 49.7, (51.3 + 0.5) / slice_mm as f64 - 0.5];
-        let site = Site { centre, voxel: centre.map(|x| x.round() as usize) };
-        let form = TumorForm::Prior(prior.shape(&mut key.stream("size"), diameter_mm));
-        let growth = Growth { strength: 0.0, width: 1.0, infiltrating: false };
-        let shape = plan.shape(&form, growth, site, key);
-        let changed = plan.source.tumor(key, &shape, plan.limits(), None, |region| region).unwrap().unwrap();
-        let mut change = Array3::filled(scan.mask.labels.shape(), 0.0f32);
-        let values = changed.after.as_slice().iter().zip(changed.before.as_slice()).map(|(is, was)| is - was);
-        change.paste(changed.region.start, &Array3::from_vec(changed.region.shape, values.collect()));
-        let mut tumor = Array3::filled(scan.mask.labels.shape(), 0.0f32);
-        tumor.paste(changed.region.start, &changed.tumor.map(|&inside| f32::from(inside)));
-        [change, tumor]
-    }
-
-    #[test]
-    fn thick_slices_are_averages_of_thin_ones() {
-        for (seed, diameter_mm) in [(1, 6.0), (2, 12.0), (3, 24.0), (4, 45.0), (5, 30.0), (6, 9.0)] {
-            let [thin, thin_tumor] = changes(seed, diameter_mm, 1);
-            let [thick, thick_tumor] = changes(seed, diameter_mm, 5);
-            let averaged =
-                |fine: &Array3<f32>, [x, y, z]: [usize; 3]| (0..5).map(|k| fine[[x, y, 5 * z + k]]).sum::<f32>() / 5.0;
-            let within = RowSpans::of(&thick, |&hu| hu != 0.0);
-            let (mut voxels, mut close, mut labels) = (0usize, 0usize, 0usize);
-            for (y, z, span) in within.rows() {
-                for x in span {
-                    voxels += 1;
-                    close += usize::from((averaged(&thin, [x, y, z]) - thick[[x, y, z]]).abs() <= 2.0);
-                    let share = averaged(&thin_tumor, [x, y, z]);
-                    // Splitting of small tumors makes shares of thin slices finer than these.
-                    let expected = share >= 0.5;
-                    labels += usize::from(expected == (thick_tumor[[x, y, z]] != 0.0) || (share - 0.5).abs() <= 0.2);
-                }
-            }
-            assert!(voxels > 50, "{diameter_mm} mm: {voxels}");
-            assert!(close as f64 >= 0.99 * voxels as f64, "{diameter_mm} mm: {close} of {voxels}");
-            assert!(labels as f64 >= 0.99 * voxels as f64, "{diameter_mm} mm: {labels} of {voxels} labels");
-        }
-    }
 }
