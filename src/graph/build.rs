@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde_json::Value as Json;
 
+use super::calibration;
 use super::consistency;
 use super::digest::{StageDigests, stage_digests, test_digest};
 use super::edge::Role;
@@ -74,8 +75,8 @@ impl GraphBuilder<'_, '_> {
         consistency::contrast_bounds(&known, problems);
         consistency::ignored_labels(&known, problems);
         if self.purpose != Purpose::Calibrate {
-            consistency::references(&known, problems);
-            consistency::steering(&known, problems);
+            calibration::references(&known, problems);
+            calibration::steering(&known, problems);
         }
         built.scans = scan_stages(&known);
         if !problems.any_error() {

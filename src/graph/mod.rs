@@ -12,6 +12,7 @@
 //! ```
 
 mod build;
+mod calibration;
 mod check;
 mod consistency;
 mod digest;
