@@ -184,12 +184,11 @@ fn scored(
         let scorer = node.stage.baseline(healthy, organ).map_err(|fault| fault.at_node(&node.name))?;
         scorer.score_in_fold(candidate, fold, &mut scores).map_err(|fault| fault.at_node(&node.name))?;
     }
-    let diameter_mm = candidate.geometry.diameter_mm;
     Ok(CalibrationTumor {
         patient: patient.to_string(),
-        diameter_mm,
+        diameter_mm: candidate.geometry.diameter_mm,
+        meets_conditions: test.failing(&scores).is_none(),
         scores,
-        meets_conditions: true,
-        ..Default::default()
+        ..CalibrationTumor::default()
     })
 }

@@ -120,6 +120,13 @@ fn calibrated_run_accepts_tumors_like_real_ones() {
     let count = |kind: &str| table.lines().filter(|line| line.starts_with(&format!("liver,{kind},"))).count() as f64;
     assert!(count("real") == number(&liver["all_real_tumors"]) && count("candidate") >= 590.0, "{liver}");
 
+    // Real tumors that fail a condition are not part of the estimate either.
+    std::fs::write(folder.join("dark.toml"), GRAPH.replace("invisible_fraction < 0.9", "delta_hu < -25")).unwrap();
+    let args = ["calibrate", "dark.toml", "--labeled", "labeled.toml", "--out", "dark.json", "--json"];
+    let printed: serde_json::Value = serde_json::from_str(&stdout_of(folder, &args)).unwrap();
+    let dark = &printed["organs"]["liver"];
+    assert!(number(&dark["real_tumors"]) < number(&dark["all_real_tumors"]), "{dark}");
+
     // The rows of a run have the density ratio, and verdicts are a function of the values in the rows.
     stdout_of(folder, &["validate", "graph.toml"]);
     stdout_of(folder, &["run", "graph.toml", "--out", "plain", "--threads", "1"]);

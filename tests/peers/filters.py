@@ -84,6 +84,7 @@ def table(path):
     """Prints the comparison of each filter."""
     tumors = pd.read_csv(path).dropna(subset=SCORES)
     real, made = (tumors[tumors["kind"] == kind] for kind in ("real", "candidate"))
+    real = real[real["meets_conditions"]]
     print("| filter | accepted | " + " | ".join(f"`{name}`" for name in SCORES) + " | AUC | mean found fraction |")
     print("|---" * (len(SCORES) + 4) + "|")
     for name, weigh in FILTERS.items():
