@@ -28,7 +28,7 @@ use crate::error::{Error, Result};
 use crate::filter::{CalibratedScore, Calibration, OrganReference, QualityTest, Reference, ScorerWeights};
 use crate::graph::{LabeledScans, Plan, SynthesisNode};
 
-/// What `freetumor calibrate` calibrates, and with which tumors.
+/// The quality test to calibrate, and the tumors to calibrate it with.
 #[derive(Clone, Debug)]
 pub struct CalibrationOptions {
     /// The scans with labeled tumors.
@@ -99,7 +99,7 @@ pub struct OrganComparison {
 /// Scores real tumors and candidates, and estimates the ratio of their densities in each organ.
 ///
 /// # Errors
-/// Returns an error if there is no such quality test or mask stage, a source cannot be listed, the candidates cannot be read, or an organ
+/// Returns an error if there is no such quality test, a source cannot be listed, the candidates cannot be read, or an organ
 /// has too few real tumors or accepted candidates.
 pub fn calibrate(plan: &Plan, options: &CalibrationOptions, on_progress: OnProgress<'_>) -> Result<CalibrationOutcome> {
     let (synthesis, branch, calibration) = calibrated_branch(plan, options.branch.as_deref())?;

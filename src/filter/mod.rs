@@ -99,7 +99,7 @@ pub struct QualityTest {
     calibration: Option<Calibration>,
 }
 
-/// What a quality test knows of a candidate.
+/// The input of a quality test: a candidate with its scores.
 #[derive(Clone, Copy, Debug)]
 pub struct TestedCandidate<'a> {
     /// The organ's name.

@@ -76,8 +76,8 @@ impl PatientRule {
         }
     }
 
-    /// Returns the patient that a path below the root names; `None` if the rule does not match the path or reads a header. The path is a
-    /// key without the id of a series.
+    /// Returns the patient that a path below the root names; `None` if the rule does not match the path, or reads a header of DICOM.
+    /// `path` is the key of the scan without the `#UID` of a DICOM series.
     pub fn of_path<'a>(&self, path: &'a str) -> Option<&'a str> {
         match self {
             Self::PathComponent(index) => {

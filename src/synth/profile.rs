@@ -65,6 +65,7 @@ pub(super) struct ProfileSource<'a> {
 
 impl Profile {
     /// Computes the profile of a tumor: the fine grid averaged over each voxel of the scan. `random` selects the texture.
+    /// `None` if the rasterized shape is empty.
     pub fn new(source: &ProfileSource<'_>, textures: &Arc<TexturePool>, random: &mut RandomStream) -> Option<Self> {
         let ProfileSource { raster, grid, .. } = source;
         let sigma = grid.spacing_mm.map(|mm| (source.margin_mm / mm).max(SAMPLE_BLUR));

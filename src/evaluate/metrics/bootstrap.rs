@@ -25,7 +25,7 @@ pub struct WeightedSum {
 }
 
 impl WeightedSum {
-    /// The contribution of a case without the measure.
+    /// The contribution of a case for which the metric is undefined.
     pub const ZERO: Self = Self { sum: 0.0, weight: 0.0 };
 
     /// Returns the contribution of one number with weight 1, or zero without a number.

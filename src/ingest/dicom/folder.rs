@@ -56,7 +56,8 @@ impl DicomFolder {
         self.series.into_iter().filter(|series| !has_scan || Self::is_scan(series)).collect()
     }
 
-    /// Returns the number of files that are not read, by the name of their kind: other files, and slices outside of the scans.
+    /// Returns the number of files that are not read, by kind: files that are not slices, and slices that belong to no scan (localizers, other
+    /// modalities, slices in no stack).
     pub fn left_out(&self) -> BTreeMap<&'static str, usize> {
         let mut counts = self.other_files.clone();
         if self.series.iter().any(Self::is_scan) {

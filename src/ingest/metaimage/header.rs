@@ -114,7 +114,7 @@ impl MetaHeader {
         })
     }
 
-    /// Returns the header of the voxels.
+    /// Converts to the header that all raster formats share.
     pub fn to_raster_header(&self, header_bytes: usize) -> Header {
         let Self { grid, datatype, order, .. } = *self;
         Header { grid, datatype, order, rescale: None, voxel_offset: 0, header_bytes }

@@ -87,7 +87,7 @@ impl NrrdHeader {
         self.to_raster_header(0, 0).stored_bytes()
     }
 
-    /// Returns the header of the voxels, the first of which is at `voxel_offset`.
+    /// Converts to the header that all raster formats share; the first voxel is at byte `voxel_offset`.
     pub fn to_raster_header(&self, voxel_offset: u64, header_bytes: usize) -> Header {
         let Self { grid, datatype, order, .. } = *self;
         Header { grid, datatype, order, rescale: None, voxel_offset, header_bytes }

@@ -178,7 +178,7 @@ impl Shape {
         }
     }
 
-    /// Returns the radius of a tube, which may be thinner than a voxel.
+    /// Returns the mean radius of a tube; `None` for other shapes. A tube thinner than a voxel is weighted by this radius.
     pub(super) fn tube_radius(&self) -> Option<f32> {
         match self {
             Self::Tube { ra, rb, .. } => Some(0.5 * (ra + rb)),

@@ -26,8 +26,9 @@ impl TileShape {
         *shapes.iter().min_by(|a, b| cost(a).total_cmp(&cost(b))).expect("every class has shapes")
     }
 
-    /// Returns the shape for rows that are neighbouring voxels of one line under a kernel of three: row `m` and tap `t` use the same factor
-    /// as row `m + 1` and tap `t − 1`, so that `length` is three times the channels, `a_row` the channels and `a_step` 1.
+    /// Returns the tile shape for a convolution with three taps along a line of voxels. Consecutive rows of the tile are consecutive voxels,
+    /// so that row m at tap t reads the same inputs as row m + 1 at tap t − 1. The `TileCall` must have `length` = 3 ×
+    /// channels, `a_row` = channels and `a_step` = 1.
     ///
     /// With one vector for each row, loading factors takes as long as multiplying them: a sliding tile moves along the line and loads
     /// each factor once. With AVX2, a sliding tile is also used if half of the last pair of vectors would be empty.
