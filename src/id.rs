@@ -111,6 +111,10 @@ identifiers! {
     /// SHA-256 of the inputs that the results of one stage depend on: kind, version, settings, weights and, for networks, the kernel
     /// class.
     StageDigest, 32, "a stage digest";
+    /// The version of a scan: a hash of the sizes and modification times of all files that its results depend on.
+    ScanVersion, 16, "a scan version";
+    /// A withdrawn scan, patient or content: a hash under the patients' secret, which shows neither.
+    Tombstone, 16, "a tombstone";
 }
 
 impl ScanId {

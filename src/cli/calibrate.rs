@@ -12,6 +12,7 @@ use crate::calibrate::{
     CalibrationOptions, CalibrationOutcome, OrganComparison, ScoredTumor, calibrate as calibrate_plan,
 };
 use crate::error::{Error, Result};
+use crate::run::{At, RunFolder};
 use crate::graph::{GraphFile, LabeledScans, Plan, Registry, ScanStages, Severity, check_for_calibration};
 use crate::score::Score;
 use crate::store::write_atomic;
@@ -40,9 +41,9 @@ pub struct CalibrateArgs {
     /// Use the candidates in this run folder instead of new ones
     #[arg(long, value_name = "DIR")]
     pub run: Option<PathBuf>,
-    /// The state of the run folder after this epoch [default: the last one]
-    #[arg(long, value_name = "EPOCH", requires = "run")]
-    pub at: Option<u64>,
+    /// The state of the run folder after this commit, or that a tag names [default: the last one]
+    #[arg(long, value_name = "COMMIT|TAG", requires = "run")]
+    pub at: Option<At>,
     /// New candidates in each organ
     #[arg(long, value_name = "N", default_value_t = 600, conflicts_with = "run",
           value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
@@ -62,6 +63,14 @@ pub struct CalibrateArgs {
     /// Print the comparison as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+impl CalibrateArgs {
+    /// Returns a run folder with the commit of `--at`.
+    fn state_of(&self, folder: PathBuf) -> Result<(PathBuf, Option<u64>)> {
+        let at = self.at.as_ref().map(|at| RunFolder::open(&folder)?.epoch_at(at)).transpose()?;
+        Ok((folder, at))
+    }
 }
 
 /// Writes the reference and prints how far candidates and accepted candidates are from real tumors. Returns the exit code: 1 if scans were
@@ -96,7 +105,7 @@ pub fn calibrate(
     let options = CalibrationOptions {
         labeled,
         branch: args.test.clone(),
-        run: args.run.clone().map(|folder| (folder, args.at)),
+        run: args.run.clone().map(|folder| args.state_of(folder)).transpose()?,
         candidates: args.candidates as usize,
         max_factor: args.steer,
     };

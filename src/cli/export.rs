@@ -13,7 +13,7 @@ use crate::export::{ExportLayout, ExportOptions, ExportReport, export as export_
 use crate::graph::Registry;
 use crate::record::GroupBy;
 use crate::record::SampleRow;
-use crate::run::{RunFolder, RunManifest};
+use crate::run::{At, RunFolder, RunManifest};
 use crate::simd::Class;
 use crate::sink::{DecathlonConfig, NnunetConfig, WebDatasetConfig};
 
@@ -45,9 +45,9 @@ pub struct ExportArgs {
     /// With --at-most: at most that many of each group of these columns, such as organ,size_class
     #[arg(long, value_name = "COLUMNS", requires = "at_most")]
     pub per: Option<String>,
-    /// State of the run folder after this commit [default: the last one]
-    #[arg(long, value_name = "EPOCH")]
-    pub at: Option<u64>,
+    /// State of the run folder after this commit, or that a tag names [default: the last one]
+    #[arg(long, value_name = "COMMIT|TAG")]
+    pub at: Option<At>,
     /// Graph file whose sources and masks read the scans, if they were moved since the run
     #[arg(long, value_name = "FILE")]
     pub pipeline: Option<PathBuf>,
@@ -137,7 +137,7 @@ impl ExportArgs {
             conditions: conditions.collect::<Result<_>>()?,
             at_most,
             per: per.transpose()?.unwrap_or_else(GroupBy::<SampleRow>::default),
-            at: self.at,
+            at: self.at.as_ref().map(|at| RunFolder::open(&self.run)?.epoch_at(at)).transpose()?,
         })
     }
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::print::{ignore_closed_pipe, print_json};
 use crate::error::Result;
-use crate::run::RunFolder;
+use crate::run::{At, RunFolder};
 
 /// Print the committed files of a table
 ///
@@ -20,9 +20,9 @@ pub struct FilesArgs {
     pub run: PathBuf,
     /// The table or sink
     pub table: String,
-    /// State after this commit [default: the last one]
-    #[arg(long, value_name = "N")]
-    pub at: Option<u64>,
+    /// State after this commit, or that a tag names [default: the last one]
+    #[arg(long, value_name = "COMMIT|TAG")]
+    pub at: Option<At>,
     /// Print JSON with lengths, digests and rows
     #[arg(long)]
     pub json: bool,
@@ -34,7 +34,8 @@ pub struct FilesArgs {
 /// If the folder is not a run folder, or has no such table or commit.
 pub fn files(args: &FilesArgs, stdout: &mut dyn Write) -> Result<u8> {
     let folder = RunFolder::open(&args.run)?;
-    let files = folder.files(&args.table, args.at)?;
+    let at = args.at.as_ref().map(|at| folder.epoch_at(at)).transpose()?;
+    let files = folder.files(&args.table, at)?;
     files.iter().try_for_each(|file| folder.check_length(file))?;
     if args.json {
         let list: Vec<_> = files
@@ -44,7 +45,7 @@ pub fn files(args: &FilesArgs, stdout: &mut dyn Write) -> Result<u8> {
                 json!({ "path": path.to_string_lossy(), "bytes": file.bytes, "sha256": file.sha256, "rows": file.rows })
             })
             .collect();
-        let epoch = args.at.or(folder.head());
+        let epoch = at.or(folder.head());
         print_json(&json!({ "table": args.table, "epoch": epoch, "files": list }), stdout)?;
     } else {
         ignore_closed_pipe(files.iter().try_for_each(|file| write_path(&args.run.join(&file.path), stdout)))?;

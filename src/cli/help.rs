@@ -28,6 +28,19 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("graph", &["freetumor graph mine.toml --format svg"]),
     ("schema", &["freetumor schema pipeline", "freetumor schema samples"]),
     ("files", &["freetumor files runs/mine samples", "freetumor files runs/mine samples --at 0"]),
+    ("status", &["freetumor status runs/mine", "freetumor status runs/mine --json"]),
+    ("scans", &["freetumor scans runs/mine --failed --paths", "freetumor scans runs/mine --changed"]),
+    ("retry", &["freetumor retry runs/mine", "freetumor retry runs/mine --where kind=program"]),
+    (
+        "withdraw",
+        &[
+            "freetumor withdraw runs/mine --scan 00ff2a0000000001",
+            "freetumor withdraw runs/mine --patient 00ff2a0000000001 --purge --receipt receipt.json",
+        ],
+    ),
+    ("vacuum", &["freetumor vacuum runs/mine --keep-epochs 20"]),
+    ("tag", &["freetumor tag runs/mine v1", "freetumor tag runs/mine"]),
+    ("diff", &["freetumor diff runs/mine@v1 runs/mine", "freetumor diff runs/mine runs/other --json"]),
     (
         "export",
         &[

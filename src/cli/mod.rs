@@ -6,6 +6,7 @@
 pub mod calibrate;
 pub mod completions;
 pub mod decode;
+pub mod diff;
 pub mod evaluate;
 pub mod export;
 pub mod files;
@@ -18,12 +19,20 @@ mod messages;
 pub mod network;
 mod print;
 mod progress;
+mod recorded;
+pub mod retry;
 pub mod run;
 mod scan;
+pub mod scans;
 pub mod schema;
+pub mod status;
 mod stream;
+mod summary;
+pub mod tag;
 pub mod train;
+pub mod vacuum;
 pub mod validate;
+pub mod withdraw;
 
 use std::io::{Write, stdout};
 
@@ -79,6 +88,13 @@ enum Command {
     Graph(graph::GraphArgs),
     Schema(schema::SchemaArgs),
     Files(files::FilesArgs),
+    Status(status::StatusArgs),
+    Tag(tag::TagArgs),
+    Diff(diff::DiffArgs),
+    Scans(scans::ScansArgs),
+    Retry(retry::RetryArgs),
+    Withdraw(withdraw::WithdrawArgs),
+    Vacuum(vacuum::VacuumArgs),
     Export(export::ExportArgs),
     Inspect(inspect::InspectArgs),
     Infer(infer::InferArgs),
@@ -131,6 +147,11 @@ impl Cli {
         let (patient_secret, device, batch) = match &self.command {
             Command::Run(args) => (args.patient_key_file.clone(), args.device.kind(), args.batch()),
             Command::Train(args) => (args.patient_key_file.clone(), DeviceKind::Cpu, 1),
+            Command::Scans(scans::ScansArgs { recorded, .. })
+            | Command::Retry(retry::RetryArgs { recorded, .. })
+            | Command::Withdraw(withdraw::WithdrawArgs { recorded, .. }) => {
+                (recorded.patient_key_file.clone(), DeviceKind::Cpu, 1)
+            }
             _ => (None, DeviceKind::Cpu, 1),
         };
         // Compressed DICOM is decoded in a child process, so that a crash of a decoder fails one scan, not the run.
@@ -159,6 +180,19 @@ impl Cli {
             Command::Graph(args) => graph::graph(args, &registry, stdout, stderr),
             Command::Schema(args) => schema::schema(args, &registry, stdout),
             Command::Files(args) => files::files(args, stdout),
+            Command::Status(args) => status::status(args, stdout),
+            Command::Tag(args) => tag::run(args, stdout),
+            Command::Diff(args) => diff::diff(args, stdout),
+            Command::Scans(args) => scans::scans(args, &registry, stdout, stderr),
+            Command::Retry(args) => {
+                crate::error::exit_on_uncaught_panics();
+                retry::run(args, &registry, stdout, stderr)
+            }
+            Command::Withdraw(args) => {
+                crate::error::exit_on_uncaught_panics();
+                withdraw::run(args, &registry, stdout, stderr)
+            }
+            Command::Vacuum(args) => vacuum::run(args, stdout),
             Command::Export(args) => {
                 crate::error::exit_on_uncaught_panics();
                 export::export(args, &registry, stdout, stderr)

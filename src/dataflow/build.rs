@@ -22,7 +22,7 @@ use timely::dataflow::operators::{Operator, Probe};
 use timely::dataflow::{Scope, StreamVec};
 
 use crate::ingest::{Scan, ScanEntry};
-use crate::record::QualityGroup;
+use crate::record::{QualityGroup, SampleRecord};
 use crate::run::spool::ScanOutcome;
 
 use super::admit::admit;
@@ -36,6 +36,7 @@ use super::quality::{QualityChange, count_groups};
 use super::split_three::{OneOf, split_three};
 use super::stage_runner::{DigestedScan, StageReport, StageRunner};
 use super::telemetry::{Step, Timing};
+use super::requests::Interruption;
 use super::{Abort, Epoch};
 
 /// The state that all workers of a process share.
@@ -49,6 +50,8 @@ pub(super) struct SharedState {
     pub abort: Arc<Abort>,
     /// Maximum number of items per operator on the pool at once.
     pub in_flight: usize,
+    /// Whether the epochs end early, to take in requests.
+    pub interruption: Arc<Interruption>,
 }
 
 /// An input of the dataflow.
@@ -164,6 +167,7 @@ fn open_scans<'scope>(
             let report = |entry, report| Err(BranchReport { entry, syntheses, report: Box::new(report) });
             match runner.read(epoch, source, &entry) {
                 Err(fault) => report(entry, StageReport::failed(fault, None)),
+                Ok(scan) if known.is_withdrawn(scan.digest) => report(entry, StageReport::withdrawn()),
                 Ok(scan) => match known.find_before(scan.digest, epoch) {
                     Some(first) => report(entry, StageReport::duplicate(&scan, first)),
                     None if syntheses == 0 => report(entry, StageReport::read(&scan)),
@@ -218,16 +222,18 @@ fn commit_epochs<'scope>(
     shared: &SharedState,
 ) -> (Input<(QualityGroup, Epoch, isize)>, Handle<Epoch>) {
     let (earlier_counts, counts_stream) = scope.new_input();
-    let epochs = deduplicate_epochs(outcomes, shared);
-    let candidates = epochs.clone().flat_map(|epoch: Arc<EpochOutcomes>| {
-        let rows = epoch.outcomes.iter().flat_map(|outcome| &outcome.samples);
-        let groups: Vec<_> = rows.filter_map(QualityGroup::of).map(|group| (group, epoch.epoch, 1)).collect();
-        groups
+    let sequential = SharedState { in_flight: 1, ..shared.clone() };
+    let ledger = Arc::clone(&shared.ledger);
+    let deduplicated = deduplicate_epochs(outcomes, shared);
+    let epochs = fallible(deduplicated, "remove", Priority::Save, &sequential, move |epoch, outcomes| {
+        let added = attempts_of(outcomes.iter().flat_map(|outcome: &ScanOutcome| &outcome.samples), epoch, 1);
+        let removed = attempts_of(&ledger.leaving_rows(epoch)?, epoch, -1);
+        Ok(Arc::new(EpochOutcomes { epoch, outcomes, attempts: added.into_iter().chain(removed).collect() }))
     });
+    let candidates = epochs.clone().flat_map(|epoch: Arc<EpochOutcomes>| epoch.attempts.clone());
     let changes = count_groups(scope.concatenate([counts_stream, candidates]));
     let complete = join_counts(epochs, changes);
     let (ledger, runner) = (Arc::clone(&shared.ledger), Arc::clone(&shared.runner));
-    let sequential = SharedState { in_flight: 1, ..shared.clone() };
     let receipts = fallible(complete, "commit", Priority::Save, &sequential, move |epoch, (outcomes, changes)| {
         let outcomes: Arc<EpochOutcomes> = outcomes;
         let timing = Timing { epoch, step: Step::Commit, node: "commit", scan_id: None, sample_id: None };
@@ -244,12 +250,23 @@ fn commit_epochs<'scope>(
 struct EpochOutcomes {
     epoch: Epoch,
     outcomes: Vec<ScanOutcome>,
+    /// The attempts that the epoch adds (+1) and removes (−1), by group.
+    attempts: Vec<(QualityGroup, Epoch, isize)>,
+}
+
+/// Returns the groups of attempts as updates of differential dataflow.
+fn attempts_of<'a>(
+    rows: impl IntoIterator<Item = &'a SampleRecord>,
+    epoch: Epoch,
+    change: isize,
+) -> Vec<(QualityGroup, Epoch, isize)> {
+    rows.into_iter().filter_map(QualityGroup::of).map(|group| (group, epoch, change)).collect()
 }
 
 fn deduplicate_epochs<'scope>(
     outcomes: StreamVec<'scope, Epoch, ScanOutcome>,
     shared: &SharedState,
-) -> StreamVec<'scope, Epoch, Arc<EpochOutcomes>> {
+) -> StreamVec<'scope, Epoch, Vec<ScanOutcome>> {
     let known = Arc::clone(&shared.known);
     let to_worker_0 = Exchange::new(|_: &ScanOutcome| 0);
     outcomes.unary_frontier::<CapacityContainerBuilder<Vec<_>>, _, _, _>(
@@ -272,7 +289,7 @@ fn deduplicate_epochs<'scope>(
                     let (epoch, (capability, mut outcomes)) = first.remove_entry();
                     outcomes.sort_by_key(|outcome: &ScanOutcome| outcome.scan.scan_id);
                     deduplicate(&known, epoch, &mut outcomes);
-                    output.session(&capability).give(Arc::new(EpochOutcomes { epoch, outcomes }));
+                    output.session(&capability).give(outcomes);
                 }
             }
         },

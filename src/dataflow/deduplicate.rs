@@ -10,28 +10,66 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::id::{ScanDigest, ScanId};
 use crate::record::Status;
+use crate::run::Withdrawn;
 use crate::run::spool::ScanOutcome;
 
 use super::Epoch;
 
-/// The digests of done scans, each with its epoch and scan id: 48 bytes per scan, to support large archives.
+/// The digests of done scans, each with its epoch and scan id: about 50 bytes per scan, to support large archives.
 #[derive(Debug, Default)]
-pub struct KnownScans(Mutex<HashMap<ScanDigest, (Epoch, ScanId)>>);
+pub struct KnownScans(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    /// The done scans of each digest: one, except for a scan that replaces its earlier version.
+    scans: HashMap<ScanDigest, Vec<(Epoch, ScanId)>>,
+    /// The epochs in which scans are processed again or removed.
+    replaced: HashMap<ScanId, Vec<Epoch>>,
+    withdrawn: Withdrawn,
+}
+
+impl Known {
+    /// Returns whether the rows that `first` committed for a scan are current before the commit of `epoch` adds rows.
+    fn is_current(&self, scan_id: ScanId, first: Epoch, epoch: Epoch) -> bool {
+        let replaced = self.replaced.get(&scan_id);
+        first < epoch && !replaced.is_some_and(|epochs| epochs.iter().any(|&at| first < at && at <= epoch))
+    }
+}
 
 impl KnownScans {
-    /// Adds a done scan; the first scan of a digest is kept.
+    /// Creates a set without scans that knows the withdrawn contents.
+    pub fn new(withdrawn: Withdrawn) -> Self {
+        Self(Mutex::new(Known { withdrawn, ..Known::default() }))
+    }
+
+    /// Returns whether scans of this content are withdrawn.
+    pub fn is_withdrawn(&self, digest: ScanDigest) -> bool {
+        self.with(|known| known.withdrawn.has_content(digest))
+    }
+
+    /// Adds a done scan; the first current scan of a digest is kept.
     pub fn add(&self, digest: ScanDigest, epoch: Epoch, scan_id: ScanId) {
         self.with(|known| {
-            known.entry(digest).or_insert((epoch, scan_id));
+            known.scans.entry(digest).or_default().push((epoch, scan_id));
         });
     }
 
-    /// Returns the scan with this digest in an epoch before `epoch`.
-    pub fn find_before(&self, digest: ScanDigest, epoch: Epoch) -> Option<ScanId> {
-        self.with(|known| known.get(&digest).filter(|(first, _)| *first < epoch).map(|(_, scan_id)| *scan_id))
+    /// States that an epoch processes a scan again or removes it: from this epoch on, its earlier rows do not exist. Call this method
+    /// before the epoch starts.
+    pub fn replace(&self, scan_id: ScanId, epoch: Epoch) {
+        self.with(|known| known.replaced.entry(scan_id).or_default().push(epoch));
     }
 
-    fn with<T>(&self, access: impl FnOnce(&mut HashMap<ScanDigest, (Epoch, ScanId)>) -> T) -> T {
+    /// Returns the scan with this digest in an epoch before `epoch`; `None` if no current scan has it.
+    pub fn find_before(&self, digest: ScanDigest, epoch: Epoch) -> Option<ScanId> {
+        self.with(|known| {
+            let scans = known.scans.get(&digest)?;
+            let current = scans.iter().filter(|(first, scan_id)| known.is_current(*scan_id, *first, epoch));
+            current.min().map(|(_, scan_id)| *scan_id)
+        })
+    }
+
+    fn with<T>(&self, access: impl FnOnce(&mut Known) -> T) -> T {
         access(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -62,4 +100,27 @@ pub fn mark_duplicate(outcome: &mut ScanOutcome, original: ScanId) {
     (scan.accepted, scan.rejected) = (0, 0);
     scan.status = Status::Duplicate;
     scan.duplicate_of = Some(original);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replaced_scan_is_known_only_until_the_epoch_that_replaces_it() {
+        let digest = |byte| ScanDigest::from_bytes([byte; 32]);
+        let scan = |byte| ScanId::from_bytes([byte; 8]);
+        let known = KnownScans::default();
+        known.add(digest(1), 0, scan(7));
+        known.replace(scan(7), 3);
+        assert_eq!(known.find_before(digest(1), 0), None);
+        assert_eq!(known.find_before(digest(1), 2), Some(scan(7)));
+        assert_eq!(known.find_before(digest(1), 3), None);
+        // The new version has the same content, and another scan the old one.
+        known.add(digest(1), 3, scan(7));
+        assert_eq!(known.find_before(digest(1), 4), Some(scan(7)));
+        known.add(digest(2), 4, scan(8));
+        assert_eq!(known.find_before(digest(2), 4), None);
+        assert_eq!(known.find_before(digest(2), 5), Some(scan(8)));
+    }
 }

@@ -8,6 +8,7 @@ use timely::worker::Worker;
 use crate::error::{Error, ErrorKind};
 use crate::ingest::ScanEntry;
 
+use super::Epoch;
 use super::build::{Handles, SharedState, build};
 use super::schedule::Schedule;
 
@@ -40,7 +41,14 @@ fn feed(worker: &mut Worker, shared: &SharedState, schedule: &Schedule, handles:
             earlier_counts.send((group, first.epoch, count));
         }
     }
-    for epoch_work in schedule.epochs() {
+    for (index, epoch_work) in schedule.epochs().iter().enumerate() {
+        if index > 0 && !schedule.is_uninterrupted() && shared.interruption.ends_after(index) {
+            break;
+        }
+        // Rows that the epoch removes must be durable before their attempts are counted.
+        if epoch_work.replaces && !wait_for(worker, shared, handles, epoch_work.epoch) {
+            return false;
+        }
         if let Err(error) = shared.ledger.open_epoch(epoch_work) {
             shared.abort.set(error);
             return false;
@@ -52,16 +60,24 @@ fn feed(worker: &mut Worker, shared: &SharedState, schedule: &Schedule, handles:
             }
         }
         handles.entries.iter_mut().for_each(|input| input.advance_to(epoch_work.epoch + 1));
-        while handles.committed.less_than(&(epoch_work.epoch + 1).saturating_sub(OPEN_EPOCHS - 1)) {
-            if must_stop(shared) {
-                return false;
-            }
-            worker.step_or_park(Some(CHECK_INTERVAL));
+        if !wait_for(worker, shared, handles, (epoch_work.epoch + 1).saturating_sub(OPEN_EPOCHS - 1)) {
+            return false;
         }
     }
     // Close the inputs.
     handles.entries.clear();
     while !handles.committed.done() {
+        if must_stop(shared) {
+            return false;
+        }
+        worker.step_or_park(Some(CHECK_INTERVAL));
+    }
+    true
+}
+
+/// Waits until all epochs before `epoch` are committed; returns false if the run has to stop.
+fn wait_for(worker: &mut Worker, shared: &SharedState, handles: &Handles, epoch: Epoch) -> bool {
+    while handles.committed.less_than(&epoch) {
         if must_stop(shared) {
             return false;
         }

@@ -1,17 +1,18 @@
 //! A finished run, which is only read.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 use crate::error::Result;
 use crate::graph::Plan;
+use crate::id::ScanId;
 use crate::record::{QualityGroup, QualityRecord};
-use crate::run::RunFolder;
+use crate::run::{IngestedScans, RunFolder, Withdrawn};
 
+use super::changes::{Listing, RunScans, ScanChanges};
 use super::folder_report::{folder_report, for_each_row};
-use super::ledger::manifest;
+use super::ledger::{committed_scans, keys_of, manifest};
 use super::report::RunReport;
-use super::schedule::{Listing, Schedule};
 
 /// Returns the summary of a run that has nothing to do: all scans of its sources are committed. Returns `None` if there is work, or the
 /// folder is not a run folder. Nothing is written or locked, so that several processes can read a finished run at once.
@@ -29,15 +30,27 @@ pub fn finished(plan: &Plan, folder: &Path) -> Result<Option<RunReport>> {
     if next == 0 || run.next_ingest()? != next {
         return Ok(None);
     }
-    let known: HashMap<_, _> =
-        run.ingested(next)?.into_values().map(|entry| (entry.scan_id, (entry.bytes, entry.modified_s))).collect();
-    let schedule = Schedule::of_listing(&plan, &Listing::of(&plan)?, Vec::new(), next, &known, None);
-    if schedule.scans() > 0 {
+    if changes_since(&plan, &run)? != ScanChanges::default() {
         return Ok(None);
     }
     let mut quality: BTreeMap<QualityGroup, i64> = BTreeMap::new();
     for_each_row::<QualityRecord>(&run, |row| *quality.entry(row.group).or_default() += row.attempts)?;
     quality.retain(|_, count| *count != 0);
-    let report = folder_report(&run, folder, &plan, &quality)?;
-    Ok(Some(RunReport { changed_scans: schedule.changed() as u64, ..report }))
+    folder_report(&run, folder, &plan, &quality).map(Some)
+}
+
+/// Compares a listing of the sources with the scans of a run folder, which is only read.
+///
+/// # Errors
+/// If a source cannot be listed, or the run folder cannot be read.
+pub fn changes_since(plan: &Plan, run: &RunFolder) -> Result<ScanChanges> {
+    let keys = |ids: &HashSet<ScanId>| keys_of(run, ids);
+    ScanChanges::new(plan, &Listing::of(plan)?, &scans_of(run, plan)?, &keys)
+}
+
+fn scans_of(run: &RunFolder, plan: &Plan) -> Result<RunScans> {
+    let IngestedScans { entries, withdrawn: tombstones } = run.ingested(run.next_ingest()?)?;
+    let mut withdrawn = Withdrawn::new(plan.patient_secret()?);
+    withdrawn.extend(tombstones);
+    Ok(RunScans { ingested: entries, committed: committed_scans(run)?, withdrawn })
 }

@@ -43,6 +43,7 @@ pub(super) fn folder_report(
     for_each_row::<ScanRecord>(run, |row| {
         report.scans += 1;
         report.failed_scans += u64::from(row.status == Status::Fault);
+        report.pending_scans += u64::from(row.status == Status::Pending);
         report.duplicates += u64::from(row.status == Status::Duplicate);
         // Without a synthesis no masks are computed.
         let is_without = row.status == Status::Done && row.organs.is_empty() && !plan.syntheses.is_empty();

@@ -1,6 +1,6 @@
 //! The dataflow's interface to the run folder: ingest manifests before processing, commits afterwards.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,19 +8,24 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, Result};
 use crate::graph::{Plan, Port};
 use crate::id::ScanId;
+use crate::ingest::{PatientSecret, ScanEntry};
 use crate::record::parquet::encode_part;
-use crate::record::{QualityGroup, QualityRecord, SampleRecord, ScanRecord, Split, Status};
+use crate::record::{FaultRecord, QualityGroup, QualityRecord, SampleRecord, ScanRecord, Split, Status};
 use crate::run::seal::{LayoutInput, seal};
 use crate::run::spool::{ScanOutcome, Spool};
-use crate::run::{FORMAT_VERSION, RunFolder, RunManifest, RunWriter, without_paths};
+use crate::run::{
+    Commit, EpochChanges, FORMAT_VERSION, IngestManifest, IngestedScans, Removal, RunFolder, RunManifest, RunWriter,
+    ScansByEpoch, Tag, TagName, Withdrawn, remove_scans, rows_of_scans, without_paths,
+};
+use crate::store::DurableStorage;
 use crate::sink::{BUCKETS, Layout, LayoutReport, Output, PATCHES};
 
 use super::Epoch;
-use super::deduplicate::KnownScans;
+use super::changes::{CommittedScan, RunScans};
 use super::folder_report::{folder_report, for_each_row};
 use super::quality::QualityChange;
 use super::report::RunReport;
-use super::schedule::{EpochWork, Version};
+use super::schedule::EpochWork;
 
 /// Maximum number of files in a message.
 const MAX_LISTED_FILES: usize = 5;
@@ -31,6 +36,8 @@ const PROJECT_INTERVAL: Duration = Duration::from_secs(30);
 /// The writer of a run folder for the dataflow: ingest manifests and commits of epochs.
 pub struct Ledger {
     folder: PathBuf,
+    /// The secret of tombstones.
+    secret: Option<PatientSecret>,
     outputs: Vec<Output>,
     /// The samples of each sink: synthesis stage, branch, and whether accepted or rejected.
     selections: Vec<HashSet<(String, String, bool)>>,
@@ -41,6 +48,10 @@ struct State {
     writer: RunWriter,
     /// Attempts by group.
     quality: BTreeMap<QualityGroup, i64>,
+    /// The rows of all scans.
+    scans: HashMap<ScanId, CommittedScan>,
+    /// The scans that failed in this run, and those that are pending after it.
+    failures: BTreeMap<ScanId, Status>,
     last_projection: Instant,
     /// Duration of the last projection.
     projection_time: Duration,
@@ -74,8 +85,17 @@ impl Ledger {
         let mut quality: BTreeMap<QualityGroup, i64> = BTreeMap::new();
         for_each_row::<QualityRecord>(writer.folder(), |row| *quality.entry(row.group).or_default() += row.attempts)?;
         quality.retain(|_, count| *count != 0);
-        let state = State { writer, quality, last_projection: Instant::now(), projection_time: Duration::ZERO };
-        Ok((Self { folder: folder.to_owned(), outputs, selections, state: Mutex::new(state) }, spool))
+        let scans = committed_scans(writer.folder())?;
+        let state = State {
+            writer,
+            quality,
+            scans,
+            failures: BTreeMap::new(),
+            last_projection: Instant::now(),
+            projection_time: Duration::ZERO,
+        };
+        let (folder, secret) = (folder.to_owned(), plan.patient_secret()?);
+        Ok((Self { folder, secret, outputs, selections, state: Mutex::new(state) }, spool))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -91,33 +111,92 @@ impl Ledger {
         let state = self.state();
         let next = state.writer.next_ingest();
         let open = (state.writer.next_epoch()..next).map(|epoch| {
-            let entries = state.writer.folder().scan_entries(epoch)?.into_iter().map(Arc::new).collect();
-            Ok(EpochWork { epoch, entries })
+            let folder = state.writer.folder();
+            let entries = folder.scan_entries(epoch)?.into_iter().map(Arc::new).collect();
+            let (manifest, _) = folder.ingest_manifest(epoch)?;
+            let IngestManifest { removed, withdrawn, .. } = manifest;
+            Ok(EpochWork { epoch, entries, removed, withdrawn, replaces: false })
         });
         Ok((open.collect::<Result<_>>()?, next))
     }
 
-    /// Returns the ids and versions of all ingested scans.
+    /// Returns the scans of all manifests, and the rows of those that are committed.
     ///
     /// # Errors
     /// If a manifest cannot be read.
-    pub fn ingested(&self) -> Result<HashMap<ScanId, Version>> {
-        let entries = self.state().writer.ingested()?.into_values();
-        Ok(entries.map(|entry| (entry.scan_id, (entry.bytes, entry.modified_s))).collect())
+    pub fn scans(&self) -> Result<RunScans> {
+        let state = self.state();
+        let IngestedScans { entries, withdrawn: tombstones } = state.writer.ingested()?;
+        let mut withdrawn = Withdrawn::new(self.secret.clone());
+        withdrawn.extend(tombstones);
+        Ok(RunScans { ingested: entries, committed: state.scans.clone(), withdrawn })
     }
 
-    /// Returns the digests of all scans that are committed as done.
+    /// Returns the keys of scans, from `RUN/private`.
     ///
     /// # Errors
-    /// If the table `scans` cannot be read.
-    pub fn known_scans(&self) -> Result<KnownScans> {
-        let known = KnownScans::default();
-        for_each_row::<ScanRecord>(self.state().writer.folder(), |row| {
-            if let Some(digest) = row.scan_digest.filter(|_| row.status == Status::Done) {
-                known.add(digest, row.epoch, row.scan_id);
+    /// If a private file cannot be read.
+    pub fn keys_of(&self, scans: &HashSet<ScanId>) -> Result<HashMap<ScanId, String>> {
+        keys_of(self.state().writer.folder(), scans)
+    }
+
+    /// Returns the last ingested entries of scans, with their keys from `RUN/private`.
+    ///
+    /// # Errors
+    /// If a private file cannot be read.
+    pub fn entries_of(&self, scans: &HashSet<ScanId>) -> Result<Vec<ScanEntry>> {
+        let folder = self.state().writer.folder().clone();
+        let mut entries = BTreeMap::new();
+        folder.for_each_entry(folder.next_ingest()?, &mut |entry| {
+            if scans.contains(&entry.scan_id) {
+                entries.insert(entry.scan_id, entry);
             }
         })?;
-        Ok(known)
+        Ok(entries.into_values().collect())
+    }
+
+    /// Returns the scans with a fault that `selects` selects.
+    ///
+    /// # Errors
+    /// If the table `faults` cannot be read.
+    pub fn failed_scans(&self, selects: &dyn Fn(&FaultRecord) -> bool) -> Result<HashSet<ScanId>> {
+        let folder = self.state().writer.folder().clone();
+        let mut failed = HashSet::new();
+        for_each_row::<FaultRecord>(&folder, |row| {
+            if selects(&row) {
+                failed.insert(row.scan_id);
+            }
+        })?;
+        Ok(failed)
+    }
+
+    /// Removes the states before those of the last `keep_epochs` commits and the last one; returns the paths of the removed files.
+    ///
+    /// # Errors
+    /// The errors of [`RunWriter::purge`].
+    pub fn purge(&self, keep_epochs: u64) -> Result<Vec<String>> {
+        self.state().writer.purge(keep_epochs)
+    }
+
+    /// Returns the store of the run folder.
+    pub fn store(&self) -> Arc<dyn DurableStorage> {
+        Arc::clone(self.state().writer.folder().store())
+    }
+
+    /// Names the last state.
+    ///
+    /// # Errors
+    /// The errors of [`RunWriter::tag`].
+    pub fn tag(&self, name: &TagName) -> Result<Tag> {
+        self.state().writer.tag(name)
+    }
+
+    /// Returns the commit of an epoch.
+    ///
+    /// # Errors
+    /// If the commit cannot be read.
+    pub fn committed(&self, epoch: Epoch) -> Result<Commit> {
+        self.state().writer.folder().commit(epoch).map(|(commit, _)| commit)
     }
 
     /// Returns the committed number of attempts by group.
@@ -137,20 +216,39 @@ impl Ledger {
             return Ok(());
         }
         let entries: Vec<_> = work.entries.iter().map(|entry| (**entry).clone()).collect();
-        let epoch = state.writer.ingest(&entries)?;
+        let (removed, withdrawn) = (work.removed.clone(), work.withdrawn.clone());
+        let epoch = state.writer.ingest(&EpochChanges { entries, removed, withdrawn })?;
         if epoch != work.epoch {
             return Err(Error::new(format!("expected to ingest epoch {}, got epoch {epoch}", work.epoch)));
         }
         Ok(())
     }
 
-    /// Commits an epoch: publishes the staged files of its scans and writes the tables, with one commit for all. `changes` are the changes
-    /// of the counts by group since the previous epoch.
+    /// Reads the committed rows of `samples` that the commit of an epoch will remove: those of its scans that an earlier epoch processed,
+    /// and of scans that leave. All earlier epochs must be committed.
+    ///
+    /// # Errors
+    /// If committed files cannot be read.
+    pub fn leaving_rows(&self, epoch: Epoch) -> Result<Vec<SampleRecord>> {
+        let (folder, leaving) = {
+            let state = self.state();
+            (state.writer.folder().clone(), state.leaving(epoch)?)
+        };
+        rows_of_scans(&folder, &leaving)
+    }
+
+    /// Commits an epoch: publishes the staged files of its scans and writes the tables, with one commit for all. The commit removes the
+    /// earlier rows and samples of its scans and of the scans that leave. `changes` are the changes of the counts by group since the
+    /// previous epoch.
     ///
     /// # Errors
     /// If a file cannot be written or another process was faster.
     pub fn commit(&self, epoch: Epoch, outcomes: &[ScanOutcome], changes: &[QualityChange]) -> Result<()> {
-        let store = Arc::clone(self.state().writer.folder().store());
+        let (folder, leaving) = {
+            let state = self.state();
+            (state.writer.folder().clone(), state.leaving(epoch)?)
+        };
+        let store = folder.store();
         let selections: Vec<_> = self
             .selections
             .iter()
@@ -166,19 +264,33 @@ impl Ledger {
             .zip(&selections)
             .filter_map(|(output, selects)| Some(LayoutInput { layout: output.layout()?, selects }))
             .collect();
-        let mut sealed = seal(&*store, epoch, outcomes.to_vec(), &inputs)?;
+        let mut sealed = seal(&**store, epoch, outcomes.to_vec(), &inputs)?;
+        let Removal { add, remove, counts } = remove_scans(&folder, &leaving, &inputs)?;
+        sealed.add.extend(add);
+        (sealed.remove, sealed.removed) = (remove, counts);
         let mut state = self.state();
         let rows = apply_changes(&mut state.quality, epoch, changes);
         if !rows.is_empty() || epoch == 0 {
-            sealed.add.push(encode_part::<QualityRecord>(epoch, rows)?.publish(&*store)?);
+            sealed.add.push(encode_part::<QualityRecord>(epoch, rows)?.publish(&**store)?);
         }
         state.writer.commit(sealed)?;
+        state.record_commit(&leaving, outcomes);
         if state.last_projection.elapsed() >= PROJECT_INTERVAL.max(50 * state.projection_time) {
             let start = Instant::now();
             state.writer.project(layouts(&self.outputs))?;
             (state.last_projection, state.projection_time) = (Instant::now(), start.elapsed());
         }
         Ok(())
+    }
+
+    /// Returns the number of scans whose rows are of an epoch from `first` on.
+    pub fn processed_since(&self, first: Epoch) -> usize {
+        self.state().scans.values().filter(|scan| scan.epoch >= first).count()
+    }
+
+    /// Returns the scans that failed in this run, and those that are pending after it.
+    pub fn failures(&self) -> BTreeMap<ScanId, Status> {
+        self.state().failures.clone()
     }
 
     /// Synchronizes the folders of tables and layouts with the committed files.
@@ -208,6 +320,59 @@ impl Ledger {
         let state = self.state();
         folder_report(state.writer.folder(), &self.folder, plan, &state.quality)
     }
+}
+
+impl State {
+    /// Returns the scans whose committed rows the commit of an epoch removes.
+    fn leaving(&self, epoch: Epoch) -> Result<ScansByEpoch> {
+        let (manifest, _) = self.writer.folder().ingest_manifest(epoch)?;
+        let mut leaving = ScansByEpoch::new();
+        let ids = manifest.entries.iter().map(|entry| entry.scan_id).chain(manifest.removed);
+        for (scan_id, scan) in ids.filter_map(|scan_id| Some((scan_id, self.scans.get(&scan_id)?))) {
+            leaving.entry(scan.epoch).or_insert_with(BTreeSet::new).insert(scan_id);
+        }
+        Ok(leaving)
+    }
+
+    /// Updates the rows of scans after a commit.
+    fn record_commit(&mut self, leaving: &ScansByEpoch, outcomes: &[ScanOutcome]) {
+        for scan_id in leaving.values().flatten() {
+            self.scans.remove(scan_id);
+            self.failures.remove(scan_id);
+        }
+        for outcome in outcomes {
+            let row = &outcome.scan;
+            self.scans.insert(row.scan_id, committed_scan(row));
+            if matches!(row.status, Status::Fault | Status::Pending) {
+                self.failures.insert(row.scan_id, row.status);
+            }
+        }
+    }
+}
+
+fn committed_scan(row: &ScanRecord) -> CommittedScan {
+    let ScanRecord { epoch, status, scan_digest, duplicate_of, .. } = row;
+    CommittedScan { epoch: *epoch, status: *status, digest: *scan_digest, duplicate_of: *duplicate_of }
+}
+
+/// Reads the rows of all scans of a run folder.
+pub(super) fn committed_scans(folder: &RunFolder) -> Result<HashMap<ScanId, CommittedScan>> {
+    let mut scans = HashMap::new();
+    for_each_row::<ScanRecord>(folder, |row| {
+        scans.insert(row.scan_id, committed_scan(&row));
+    })?;
+    Ok(scans)
+}
+
+/// Returns the keys of scans of a run folder.
+pub(super) fn keys_of(folder: &RunFolder, scans: &HashSet<ScanId>) -> Result<HashMap<ScanId, String>> {
+    let mut keys = HashMap::new();
+    folder.for_each_entry(folder.next_ingest()?, &mut |entry| {
+        if scans.contains(&entry.scan_id) {
+            keys.insert(entry.scan_id, entry.key);
+        }
+    })?;
+    Ok(keys)
 }
 
 /// Returns the layouts of the given outputs.

@@ -22,8 +22,10 @@
 
 mod abort;
 mod admit;
+mod backoff;
 mod budget;
 mod build;
+mod changes;
 mod compose;
 mod deduplicate;
 mod drive;
@@ -37,24 +39,28 @@ pub mod pool;
 mod progress;
 mod quality;
 mod report;
+mod requests;
 mod run;
 mod schedule;
 mod split_three;
 mod stage_runner;
 pub mod telemetry;
+mod withdrawal;
 
 pub use abort::Abort;
 pub use budget::{Budget, Lease};
+pub use changes::{CommittedScan, Listing, RunScans, ScanChanges};
 pub use deduplicate::{KnownScans, deduplicate};
-pub use finished::finished;
+pub use finished::{changes_since, finished};
 pub use ledger::Ledger;
 pub use organ::Failure;
 pub use progress::{Progress, ProgressSnapshot};
 pub use quality::QualityChange;
 pub use report::{QualityCount, RunReport, StepSum};
-pub use run::{RunOptions, run};
-pub use schedule::{EpochWork, Listing, Schedule, Version};
+pub use run::{RunOptions, known_scans, retry, run};
+pub use schedule::{EpochWork, Schedule};
 pub use stage_runner::{DigestedScan, StageReport, StageRunner};
+pub use withdrawal::{Receipt, Withdrawal, WithdrawalRequest, withdraw};
 
 /// The logical time of the dataflow: the number of a commit.
 pub type Epoch = u64;

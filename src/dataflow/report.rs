@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Serialize, Serializer};
 
+use crate::id::ScanId;
 use crate::inference::{InferenceCost, InferencePhase};
 use crate::record::QualityGroup;
 use crate::store::serialize_path;
@@ -21,12 +22,22 @@ pub struct RunReport {
     pub epochs: u64,
     /// Committed scans.
     pub scans: u64,
-    /// Scans that this run ingested.
+    /// Scans that this run processed.
+    pub processed_scans: u64,
+    /// Scans that this run processed and no earlier run.
     pub new_scans: u64,
-    /// New scans that the limit of this run left out.
+    /// Scans that the limit of this run left out.
     pub left_out_scans: u64,
-    /// Scans that changed on disk since they were ingested; they are not ingested again.
-    pub changed_scans: u64,
+    /// Scans whose files changed since an earlier run; this run processed them again.
+    pub changed_scans: Vec<ScanId>,
+    /// Scans that this run processed again because they were pending, or duplicates of scans that changed or left.
+    pub retried_scans: Vec<ScanId>,
+    /// Scans that are no longer in their source; this run removed their rows and samples.
+    pub removed_scans: Vec<ScanId>,
+    /// Scans that failed in this run.
+    pub newly_failed_scans: Vec<ScanId>,
+    /// Scans that are pending after this run: the next run processes them again.
+    pub newly_pending_scans: Vec<ScanId>,
     /// Accepted tumors.
     pub accepted: u64,
     /// Rejected attempts.
@@ -35,6 +46,8 @@ pub struct RunReport {
     pub negatives: u64,
     /// Scans that failed, each with one or more faults.
     pub failed_scans: u64,
+    /// Scans that are pending: the machine or a change of their files prevented their processing.
+    pub pending_scans: u64,
     /// Faults.
     pub faults: u64,
     /// Number of faults of each kind.

@@ -1,6 +1,6 @@
 //! Execution of a plan into a run folder.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,16 +9,21 @@ use bytesize::ByteSize;
 
 use crate::error::{Error, Result};
 use crate::graph::{Plan, SinkNode, SourceNode, free_bytes, required_space};
-use crate::record::Split;
+use crate::id::ScanId;
+use crate::ingest::ScanEntry;
+use crate::record::{FaultRecord, Split, Status};
 use crate::run::RunFolder;
 
 use super::build::SharedState;
+use super::changes::{Listing, RunScans, ScanChanges, check_missing};
+use super::deduplicate::KnownScans;
 use super::drive::drive;
 use super::pool::Pool;
 use super::report::{NetworkUse, RunReport, StepSum};
-use super::schedule::{Listing, Schedule};
+use super::requests::{Interruption, take_in};
+use super::schedule::Schedule;
 use super::telemetry::{Step, Telemetry};
-use super::{Abort, Budget, Ledger, Progress, StageRunner};
+use super::{Abort, Budget, Epoch, Ledger, Progress, StageRunner};
 
 /// Options of a run. They do not change the results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,55 +55,218 @@ pub fn run(plan: Plan, folder: &Path, options: &RunOptions, progress: &Arc<Progr
     // A run without scans must not create a folder, which would belong to its settings. An existing folder is checked before the
     // sources are listed, which may take long.
     let listing = if RunFolder::exists(folder) { None } else { Some(list_for_new(&plan, folder, options.limit)?) };
-    let (ledger, spool) = Ledger::open(folder, &plan)?;
-    let (open, next) = ledger.open_epochs()?;
-    let listing = listing.map_or_else(|| Listing::of(&plan), Ok)?;
-    let schedule = Schedule::of_listing(&plan, &listing, open, next, &ledger.ingested()?, options.limit);
-    let mut warnings: Vec<String> = listing.empty_sources(&plan).map(without_scans).collect();
-    progress.expect_scans(schedule.scans() as u64);
-    warn_of_small_disk(&plan, folder, &schedule);
-    let telemetry = Telemetry::create(&folder.join("telemetry"))?;
-    let nodes = plan.nodes.len() + 2;
+    let session = Session::open(plan, folder, start, options, progress)?;
+    // Requests that an earlier process did not take in.
+    take_in(&session.runner, &session.ledger, options)?;
+    let plan = &session.runner.plan;
+    let listing = listing.map_or_else(|| Listing::of(plan), Ok)?;
+    let warnings = listing.empty_sources(plan).map(without_scans).collect();
+    session.process(warnings, &|scans| {
+        let changes = ScanChanges::new(plan, &listing, scans, &|ids| session.ledger.keys_of(ids))?;
+        check_missing(plan, scans, &changes)?;
+        Ok(changes)
+    })
+}
+
+/// Processes failed and pending scans of a run folder again, those that `selects` selects by the row of a fault. New and changed scans wait
+/// for the next run.
+///
+/// # Errors
+/// The errors of [`run`].
+pub fn retry(
+    plan: Plan,
+    folder: &Path,
+    selects: &dyn Fn(&FaultRecord) -> bool,
+    options: &RunOptions,
+    progress: &Arc<Progress>,
+) -> Result<RunReport> {
+    let session = Session::open(plan, folder, Instant::now(), options, progress)?;
+    let failed = session.ledger.failed_scans(selects)?;
+    let pending = current_entries(&session.runner.plan, &session.ledger, &failed)?;
+    session.process(Vec::new(), &|scans| {
+        // After an interruption, those that were processed are left out.
+        let is_open = |entry: &ScanEntry| {
+            let status = scans.committed.get(&entry.scan_id).map(|scan| scan.epoch);
+            status.is_some_and(|epoch| epoch < session.first_epoch)
+        };
+        let pending = pending.iter().filter(|entry| is_open(entry)).cloned().collect();
+        Ok(ScanChanges { pending, ..ScanChanges::default() })
+    })
+}
+
+/// Returns scans as they are in their sources now; a scan that no longer exists keeps its version, so that its processing shows the change.
+pub(super) fn current_entries(plan: &Plan, ledger: &Ledger, scans: &HashSet<ScanId>) -> Result<Vec<ScanEntry>> {
+    let mut entries = ledger.entries_of(scans)?;
+    for entry in &mut entries {
+        if let Some(source) = plan.source_index(&entry.source)
+            && let Ok(version) = plan.current_version(source, entry)
+        {
+            entry.version = version;
+        }
+    }
+    Ok(entries)
+}
+
+/// A process that writes a run folder.
+struct Session<'a> {
+    runner: Arc<StageRunner>,
+    ledger: Arc<Ledger>,
+    /// The first epoch that this process ingests.
+    first_epoch: Epoch,
+    folder: &'a Path,
+    start: Instant,
+    options: &'a RunOptions,
+}
+
+impl<'a> Session<'a> {
+    /// Opens a run folder for writing.
+    fn open(
+        plan: Plan,
+        folder: &'a Path,
+        start: Instant,
+        options: &'a RunOptions,
+        progress: &Arc<Progress>,
+    ) -> Result<Self> {
+        let plan = plan.with_keyed_digest()?;
+        let (ledger, spool) = Ledger::open(folder, &plan)?;
+        let telemetry = Telemetry::create(&folder.join("telemetry"))?;
+        let runner = Arc::new(StageRunner { plan, spool, telemetry, progress: Arc::clone(progress) });
+        let first_epoch = ledger.open_epochs()?.1;
+        Ok(Self { runner, ledger: Arc::new(ledger), first_epoch, folder, start, options })
+    }
+
+    /// Processes open epochs and changes, and takes in requests between epochs; `changes_of` compares the scans of the run with its sources
+    /// and is called again after requests.
+    fn process(
+        &self,
+        mut warnings: Vec<String>,
+        changes_of: &dyn Fn(&RunScans) -> Result<ScanChanges>,
+    ) -> Result<RunReport> {
+        let Self { runner, ledger, options, .. } = self;
+        let plan = &runner.plan;
+        let schedule_of = |limit| {
+            let scans = ledger.scans()?;
+            let changes = changes_of(&scans)?;
+            let (open, next) = ledger.open_epochs()?;
+            let schedule = Schedule::new(plan, open, next, &scans, &changes, limit);
+            Ok::<_, Error>((scans, changes, schedule))
+        };
+        let (scans, changes, schedule) = schedule_of(options.limit)?;
+        runner.progress.expect_scans(schedule.scans() as u64);
+        warn_of_small_disk(plan, self.folder, &schedule);
+        let ScanCounts { processed_scans, new_scans, changed_scans, retried_scans, removed_scans } =
+            ScanCounts::of(&schedule, &scans, &changes);
+        let left_out_scans = schedule.left_out() as u64;
+        let mut shared = process(runner, ledger, &scans, schedule, options)?;
+        while take_in(runner, ledger, options)? {
+            let left = options.limit.map(|limit| limit.saturating_sub(shared.ledger.processed_since(self.first_epoch)));
+            let (scans, _, schedule) = schedule_of(left)?;
+            shared = process(runner, ledger, &scans, schedule, options)?;
+        }
+        let failures = shared.ledger.failures();
+        let failed =
+            |status| failures.iter().filter(move |(_, own)| **own == status).map(|(scan_id, _)| *scan_id).collect();
+        let samples = shared.ledger.project_layouts()?;
+        warnings.extend(runner.plan.sinks.iter().filter_map(|sink| missing_splits(&runner.plan, sink, &samples)));
+        let sums = runner.telemetry.sums();
+        let networks = network_uses(&runner.plan);
+        let compute_steps = [Step::Mask, Step::Prepare, Step::Synthesize, Step::Score];
+        let seconds: f64 =
+            sums.iter().filter(|(step, ..)| compute_steps.contains(step)).map(|(.., seconds)| seconds).sum();
+        let waiting_seconds: f64 = networks.iter().map(|network| network.cost.waited_seconds).sum();
+        let device = runner.plan.inferences().next().map(|(_, inference)| inference.service().usage());
+        Ok(RunReport {
+            processed_scans,
+            new_scans,
+            left_out_scans,
+            changed_scans,
+            retried_scans,
+            removed_scans,
+            newly_failed_scans: failed(Status::Fault),
+            newly_pending_scans: failed(Status::Pending),
+            warnings,
+            seconds: start.elapsed().as_secs_f64(),
+            peak_lease_bytes: shared.budget.peak_bytes(),
+            new_attempts: sums.iter().find(|(step, ..)| *step == Step::Synthesize).map_or(0, |(_, count, _)| *count),
+            steps: sums
+                .into_iter()
+                .map(|(step, count, seconds)| StepSum { step: step.name(), count, seconds })
+                .collect(),
+            other_seconds: (seconds - waiting_seconds).max(0.0),
+            networks,
+            device_busy_share: device.map_or(0.0, |usage| usage.busy_share()),
+            processors_busy_share: device.map_or(0.0, |usage| usage.processors_busy_share()),
+            ..shared.ledger.report(&runner.plan)?
+        })
+    }
+}
+
+/// Processes the epochs of a schedule, up to requests that wait, and returns the state of the run after the last commit.
+pub(super) fn process(
+    runner: &Arc<StageRunner>,
+    ledger: &Arc<Ledger>,
+    scans: &RunScans,
+    schedule: Schedule,
+    options: &RunOptions,
+) -> Result<SharedState> {
+    let nodes = runner.plan.nodes.len() + 2;
     let in_flight = 2 * options.threads;
     let shared = SharedState {
-        known: Arc::new(ledger.known_scans()?),
-        runner: Arc::new(StageRunner { plan, spool, telemetry, progress: Arc::clone(progress) }),
-        ledger: Arc::new(ledger),
+        known: Arc::new(known_scans(scans, &schedule)),
+        runner: Arc::clone(runner),
+        ledger: Arc::clone(ledger),
+        interruption: Arc::new(Interruption::new(ledger.store())),
         // Each queue has room for all items of all operators.
         pool: Pool::start(options.threads, options.workers * nodes * in_flight)?,
         budget: Budget::new(options.memory_bytes),
         abort: Arc::new(Abort::default()),
         in_flight,
     };
-    let (new_scans, changed_scans) = (schedule.scans() as u64, schedule.changed() as u64);
-    let left_out_scans = schedule.left_out() as u64;
-    if new_scans > 0 {
+    if !schedule.is_empty() {
         execute(options.workers, &shared, schedule)?;
     }
-    let samples = shared.ledger.project_layouts()?;
-    let runner = &shared.runner;
-    warnings.extend(runner.plan.sinks.iter().filter_map(|sink| missing_splits(&runner.plan, sink, &samples)));
-    let sums = runner.telemetry.sums();
-    let networks = network_uses(&runner.plan);
-    let compute_steps = [Step::Mask, Step::Prepare, Step::Synthesize, Step::Score];
-    let seconds: f64 = sums.iter().filter(|(step, ..)| compute_steps.contains(step)).map(|(.., seconds)| seconds).sum();
-    let waiting_seconds: f64 = networks.iter().map(|network| network.cost.waited_seconds).sum();
-    let device = runner.plan.inferences().next().map(|(_, inference)| inference.service().usage());
-    Ok(RunReport {
-        new_scans,
-        left_out_scans,
-        changed_scans,
-        warnings,
-        seconds: start.elapsed().as_secs_f64(),
-        peak_lease_bytes: shared.budget.peak_bytes(),
-        new_attempts: sums.iter().find(|(step, ..)| *step == Step::Synthesize).map_or(0, |(_, count, _)| *count),
-        steps: sums.into_iter().map(|(step, count, seconds)| StepSum { step: step.name(), count, seconds }).collect(),
-        other_seconds: (seconds - waiting_seconds).max(0.0),
-        networks,
-        device_busy_share: device.map_or(0.0, |usage| usage.busy_share()),
-        processors_busy_share: device.map_or(0.0, |usage| usage.processors_busy_share()),
-        ..shared.ledger.report(&runner.plan)?
-    })
+    Ok(shared)
+}
+
+/// Returns the digests of the done scans of a run, and the epochs of the schedule in which they are processed again or removed.
+pub fn known_scans(scans: &RunScans, schedule: &Schedule) -> KnownScans {
+    let known = KnownScans::new(scans.withdrawn.clone());
+    for (&scan_id, scan) in &scans.committed {
+        if let Some(digest) = scan.digest.filter(|_| scan.status == Status::Done) {
+            known.add(digest, scan.epoch, scan_id);
+        }
+    }
+    for work in schedule.epochs().iter().filter(|work| work.replaces) {
+        work.scan_ids().for_each(|scan_id| known.replace(scan_id, work.epoch));
+    }
+    known
+}
+
+/// The scans of one run, by what happened to them.
+struct ScanCounts {
+    processed_scans: u64,
+    new_scans: u64,
+    changed_scans: Vec<ScanId>,
+    retried_scans: Vec<ScanId>,
+    removed_scans: Vec<ScanId>,
+}
+
+impl ScanCounts {
+    fn of(schedule: &Schedule, scans: &RunScans, changes: &ScanChanges) -> Self {
+        let scheduled: BTreeSet<ScanId> =
+            schedule.epochs().iter().flat_map(|work| &work.entries).map(|entry| entry.scan_id).collect();
+        let of = |entries: &mut dyn Iterator<Item = ScanId>| -> Vec<ScanId> {
+            entries.filter(|scan_id| scheduled.contains(scan_id)).collect()
+        };
+        let duplicates = changes.duplicates.iter().map(|(_, entry)| entry.scan_id);
+        Self {
+            processed_scans: schedule.scans() as u64,
+            new_scans: scheduled.iter().filter(|scan_id| !scans.committed.contains_key(scan_id)).count() as u64,
+            changed_scans: of(&mut changes.changed.iter().map(|entry| entry.scan_id)),
+            retried_scans: of(&mut changes.pending.iter().map(|entry| entry.scan_id).chain(duplicates)),
+            removed_scans: schedule.epochs().iter().flat_map(|work| work.removed.iter().copied()).collect(),
+        }
+    }
 }
 
 /// Lists the sources for a folder that is not a run folder yet.

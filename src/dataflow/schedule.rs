@@ -1,110 +1,112 @@
 //! The assignment of scans to epochs.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 
-use crate::error::Result;
-use crate::graph::{Plan, SourceNode};
-use crate::id::ScanId;
+use crate::graph::Plan;
+use crate::id::{ScanId, Tombstone};
 use crate::ingest::ScanEntry;
 
 use super::Epoch;
+use super::changes::{RunScans, ScanChanges};
+use super::withdrawal::Withdrawal;
 
-/// The scans of one epoch, in the order of its manifest.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The changes of one epoch, in the order of its manifest.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EpochWork {
     /// The epoch.
     pub epoch: Epoch,
-    /// The scans.
+    /// The scans to process.
     pub entries: Vec<Arc<ScanEntry>>,
+    /// The scans that leave the run.
+    pub removed: Vec<ScanId>,
+    /// The tombstones of withdrawn scans.
+    pub withdrawn: Vec<Tombstone>,
+    /// Whether the commit removes rows of earlier epochs, which must be durable before.
+    pub replaces: bool,
+}
+
+impl EpochWork {
+    /// Iterates over the ids of all scans whose earlier rows leave the run.
+    pub fn scan_ids(&self) -> impl Iterator<Item = ScanId> {
+        self.entries.iter().map(|entry| entry.scan_id).chain(self.removed.iter().copied())
+    }
 }
 
 /// The epochs to be processed in a run, consecutive and ascending.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Schedule {
     epochs: Vec<EpochWork>,
-    changed: usize,
     left_out: usize,
+    /// Whether the epochs are processed although requests wait.
+    is_uninterrupted: bool,
 }
-
-/// The scans of every source of a plan, in the order of the sources.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Listing(Vec<Vec<ScanEntry>>);
-
-impl Listing {
-    /// Lists every source.
-    ///
-    /// # Errors
-    /// If a source cannot be listed.
-    pub fn of(plan: &Plan) -> Result<Self> {
-        plan.sources.iter().map(|node| node.source.list()).collect::<Result<_>>().map(Self)
-    }
-
-    /// Returns the number of scans of all sources.
-    pub fn scans(&self) -> usize {
-        self.0.iter().map(Vec::len).sum()
-    }
-
-    /// Iterates over the sources of the plan without scans.
-    pub fn empty_sources<'p>(&self, plan: &'p Plan) -> impl Iterator<Item = &'p SourceNode> {
-        plan.sources.iter().zip(&self.0).filter(|(_, entries)| entries.is_empty()).map(|(node, _)| node)
-    }
-}
-
-/// The version of a scan: size on disk and modification time.
-pub type Version = (u64, i64);
 
 impl Schedule {
-    /// Creates the schedule: first the epochs that are ingested but not committed, then epochs of new scans, at most `limit` scans by scan
-    /// id. The order by scan id decides which of several equal scans is first, independent of the size of epochs.
-    ///
-    /// A scan that changed since it was ingested is counted but not ingested again, as its rows are committed and files that depend on
-    /// them are in use.
-    ///
-    /// # Errors
-    /// If a source cannot be listed.
+    /// Creates the schedule: first the epochs that are ingested but not committed, then epochs of the changes, at most `limit` scans. Scans
+    /// that leave the run are removed in the first of these epochs.
     pub fn new(
         plan: &Plan,
         open: Vec<EpochWork>,
         next: Epoch,
-        known: &HashMap<ScanId, Version>,
-        limit: Option<usize>,
-    ) -> Result<Self> {
-        Ok(Self::of_listing(plan, &Listing::of(plan)?, open, next, known, limit))
-    }
-
-    /// Creates the schedule as [`Schedule::new`] does, from a listing of the sources.
-    pub fn of_listing(
-        plan: &Plan,
-        listing: &Listing,
-        open: Vec<EpochWork>,
-        next: Epoch,
-        known: &HashMap<ScanId, Version>,
+        scans: &RunScans,
+        changes: &ScanChanges,
         limit: Option<usize>,
     ) -> Self {
-        let (mut new_scans, mut changed) = (Vec::new(), 0);
-        for entry in listing.0.iter().flatten() {
-            match known.get(&entry.scan_id) {
-                None => new_scans.push(entry.clone()),
-                Some(&version) => changed += usize::from(version != (entry.bytes, entry.modified_s)),
-            }
-        }
-        new_scans.sort_by_key(|entry| entry.scan_id);
-        let left_out = new_scans.len().saturating_sub(limit.unwrap_or(usize::MAX));
-        new_scans.truncate(limit.unwrap_or(usize::MAX));
+        let mut entries = changes.in_order();
+        let left_out = entries.len().saturating_sub(limit.unwrap_or(usize::MAX));
+        entries.truncate(limit.unwrap_or(usize::MAX));
         let next = open.last().map_or(next, |work| work.epoch + 1);
         let mut epochs = open;
-        let new_scans: Vec<_> = new_scans.into_iter().map(Arc::new).collect();
-        epochs.extend(
-            new_scans
-                .chunks(plan.epoch_scans.max(1))
-                .zip(next..)
-                .map(|(entries, epoch)| EpochWork { epoch, entries: entries.to_vec() }),
-        );
-        Self { epochs, changed, left_out }
+        let entries: Vec<_> = entries.into_iter().map(Arc::new).collect();
+        let mut chunks: Vec<Vec<_>> = entries.chunks(plan.epoch_scans.max(1)).map(<[_]>::to_vec).collect();
+        if chunks.is_empty() && !changes.gone.is_empty() {
+            chunks.push(Vec::new());
+        }
+        for (index, (entries, epoch)) in chunks.into_iter().zip(next..).enumerate() {
+            let removed = if index == 0 { changes.gone.clone() } else { Vec::new() };
+            epochs.push(EpochWork { epoch, entries, removed, ..EpochWork::default() });
+        }
+        Self { epochs, left_out, is_uninterrupted: false }.with_replacements(scans)
     }
 
-    /// Returns the number of new scans that the limit leaves out.
+    /// Creates the schedule of a withdrawal, which is one epoch.
+    pub fn of_withdrawal(next: Epoch, scans: &RunScans, withdrawal: &Withdrawal) -> Self {
+        let Withdrawal { scans: removed, duplicates, tombstones } = withdrawal;
+        let work = EpochWork {
+            epoch: next,
+            entries: duplicates.iter().cloned().map(Arc::new).collect(),
+            removed: removed.iter().copied().collect(),
+            withdrawn: tombstones.clone(),
+            replaces: true,
+        };
+        Self { epochs: vec![work], left_out: 0, is_uninterrupted: true }.with_replacements(scans)
+    }
+
+    /// States which epochs replace rows of earlier ones.
+    fn with_replacements(self, scans: &RunScans) -> Self {
+        let Self { mut epochs, left_out, is_uninterrupted } = self;
+        let mut earlier: HashSet<ScanId> = scans.committed.keys().copied().collect();
+        for work in &mut epochs {
+            let replaces = work.scan_ids().any(|scan_id| earlier.contains(&scan_id));
+            work.replaces = replaces;
+            earlier.extend(work.scan_ids());
+        }
+        Self { epochs, left_out, is_uninterrupted }
+    }
+
+    /// Returns the schedule with all its epochs processed although requests wait.
+    #[must_use]
+    pub fn without_interruption(self) -> Self {
+        Self { is_uninterrupted: true, ..self }
+    }
+
+    /// Returns whether the epochs are processed although requests wait.
+    pub fn is_uninterrupted(&self) -> bool {
+        self.is_uninterrupted
+    }
+
+    /// Returns the number of scans that the limit leaves out.
     pub fn left_out(&self) -> usize {
         self.left_out
     }
@@ -114,16 +116,11 @@ impl Schedule {
         &self.epochs
     }
 
-    /// Returns the number of scans that changed on disk since they were ingested.
-    pub fn changed(&self) -> usize {
-        self.changed
-    }
-
     /// Returns the number of scans and their total size on disk for each source of a plan.
     pub fn by_source(&self, plan: &Plan) -> Vec<(usize, u64)> {
         let mut totals: Vec<(usize, u64)> = vec![(0, 0); plan.sources.len()];
         for entry in self.epochs.iter().flat_map(|work| &work.entries) {
-            if let Some(index) = plan.sources.iter().position(|node| node.name == entry.source) {
+            if let Some(index) = plan.source_index(&entry.source) {
                 totals[index] = (totals[index].0 + 1, totals[index].1.saturating_add(entry.bytes));
             }
         }
@@ -133,5 +130,10 @@ impl Schedule {
     /// Returns the number of scans in all epochs.
     pub fn scans(&self) -> usize {
         self.epochs.iter().map(|work| work.entries.len()).sum()
+    }
+
+    /// Returns whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.epochs.is_empty()
     }
 }

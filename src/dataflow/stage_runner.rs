@@ -11,6 +11,7 @@ use crate::record::{FaultRecord, SampleKind, SampleRecord, ScanRecord, Status};
 use crate::run::spool::{SampleFiles, ScanOutcome, Spool};
 use crate::volume::Voxels;
 
+use super::backoff::with_retries;
 use super::deduplicate::mark_duplicate;
 use super::organ::{AttemptResults, Failure, ScanContext};
 use super::pool::catch_fault;
@@ -50,6 +51,7 @@ pub struct StageReport {
     files: Vec<SampleFiles>,
     fault: Option<Fault>,
     duplicate_of: Option<ScanId>,
+    is_withdrawn: bool,
 }
 
 impl StageReport {
@@ -61,6 +63,11 @@ impl StageReport {
     /// Creates the report of a duplicate of an earlier scan.
     pub fn duplicate(scan: &Scan, original: ScanId) -> Self {
         Self { duplicate_of: Some(original), ..Self::read(scan) }
+    }
+
+    /// Creates the report of a scan whose content is withdrawn: nothing of it is recorded.
+    pub fn withdrawn() -> Self {
+        Self { is_withdrawn: true, ..Self::default() }
     }
 
     /// Creates the report of a fault, with the metadata of the scan if it was read.
@@ -86,7 +93,8 @@ impl StageRunner {
     pub fn peek(&self, epoch: Epoch, source: usize, entry: &ScanEntry, limit_bytes: u64) -> Result<u64, Fault> {
         let node = &self.plan.sources[source];
         let header = self.telemetry.time(timing(epoch, Step::Peek, &node.name, entry), || {
-            catch_fault(Stage::Read, || node.source.header(entry)).map_err(|fault| fault.at_node(&node.name))
+            let header = || catch_fault(Stage::Read, || node.source.header(entry));
+            with_retries(header).map_err(|fault| fault.at_node(&node.name))
         })?;
         let voxels = header.grid.shape.iter().fold(1u64, |product, &n| product.saturating_mul(n as u64));
         let need =
@@ -106,7 +114,7 @@ impl StageRunner {
     pub fn read(&self, epoch: Epoch, source: usize, entry: &ScanEntry) -> Result<Arc<Scan>, Fault> {
         let node = &self.plan.sources[source];
         let _span = tracing::info_span!("read", node = node.name, scan = %entry.scan_id, epoch).entered();
-        let read = || catch_fault(Stage::Read, || node.source.read(entry));
+        let read = || with_retries(|| catch_fault(Stage::Read, || node.source.read(entry)));
         let scan = self.telemetry.time(timing(epoch, Step::Read, &node.name, entry), read);
         scan.map(Arc::new).map_err(|fault| fault.at_node(&node.name))
     }
@@ -117,7 +125,8 @@ impl StageRunner {
     /// An error that stops the run.
     pub fn mask(&self, epoch: Epoch, node: &MaskNode, scan: &Arc<Scan>) -> Result<Result<DigestedScan, Fault>> {
         let _span = tracing::info_span!("mask", node = node.name, scan = %scan.entry.scan_id, epoch).entered();
-        let mask = || catch_fault(Stage::Mask, || node.mask.mask(scan).map(|mask| (mask.digest(), mask)));
+        let mask =
+            || with_retries(|| catch_fault(Stage::Mask, || node.mask.mask(scan).map(|mask| (mask.digest(), mask))));
         match self.telemetry.time(timing(epoch, Step::Mask, &node.name, &scan.entry), mask) {
             Err(fault) if fault.kind == FaultKind::Device => Err(device_lost_error(&fault)),
             Err(fault) => Ok(Err(fault.at_node(&node.name))),
@@ -175,9 +184,18 @@ impl StageRunner {
     /// Merges the reports of all branches on a scan and saves the outcome. A scan with a fault has no samples.
     ///
     /// # Errors
-    /// If the outcome cannot be saved.
+    /// If the outcome cannot be saved, or the scan failed because its source is no longer available: the scans behind it would fail, too.
     pub fn finish(&self, epoch: Epoch, entry: &ScanEntry, reports: Vec<StageReport>) -> Result<ScanOutcome> {
         let attempts = count_outcomes(reports.iter().flat_map(|report| &report.samples));
+        let reports = match self.change_of(entry) {
+            Some(fault) => vec![StageReport::failed(fault, None)],
+            None => reports,
+        };
+        if reports.iter().any(|report| report.fault.is_some())
+            && let Some(source) = self.plan.source_index(&entry.source)
+        {
+            self.plan.sources[source].source.check_available()?;
+        }
         let outcome = self.outcome(epoch, entry, reports);
         let saved = match self.spool.save(epoch, outcome)? {
             Ok(outcome) => outcome,
@@ -200,6 +218,18 @@ impl StageRunner {
         Ok(saved)
     }
 
+    /// Returns a fault if the files of a scan are no longer those that were listed: its results are of files that no longer exist, or of a
+    /// mixture. The next listing has the new version.
+    fn change_of(&self, entry: &ScanEntry) -> Option<Fault> {
+        let source = self.plan.source_index(&entry.source)?;
+        let changed = |message: &str| Some(Fault::read(FaultKind::Changed, message).at_node(&entry.source));
+        match catch_fault(Stage::Read, || self.plan.current_version(source, entry)) {
+            Ok(version) if version == entry.version => None,
+            Ok(_) => changed("the files of the scan changed after they were listed"),
+            Err(_) => changed("the files of the scan disappeared after they were listed"),
+        }
+    }
+
     /// Loads the outcome of a scan that an earlier process finished but did not commit.
     ///
     /// # Errors
@@ -217,6 +247,7 @@ impl StageRunner {
     fn outcome(&self, epoch: Epoch, entry: &ScanEntry, reports: Vec<StageReport>) -> ScanOutcome {
         let metadata = reports.iter().find_map(|report| report.metadata.clone());
         let duplicate_of = reports.iter().find_map(|report| report.duplicate_of);
+        let is_withdrawn = reports.iter().any(|report| report.is_withdrawn);
         let mut organs: Vec<(String, f64)> = Vec::new();
         let mut mask_coverage = None;
         let (mut samples, mut files, mut faults) = (Vec::new(), Vec::new(), Vec::new());
@@ -252,7 +283,7 @@ impl StageRunner {
             source: entry.source.clone(),
             epoch,
             split: self.plan.split_of(entry.patient_key),
-            status: if faults.is_empty() { Status::Done } else { Status::Fault },
+            status: if is_withdrawn { Status::Withdrawn } else { status_of(&faults) },
             duplicate_of: None,
             bytes: entry.bytes,
             shape: metadata.as_ref().map(|metadata| metadata.shape),
@@ -277,6 +308,15 @@ impl StageRunner {
             mark_duplicate(&mut outcome, first);
         }
         outcome
+    }
+}
+
+/// Returns the status of a scan with these faults. A fault of the scan itself remains when the scan is processed again.
+fn status_of(faults: &[Fault]) -> Status {
+    match faults {
+        [] => Status::Done,
+        faults if faults.iter().all(|fault| fault.kind.is_transient()) => Status::Pending,
+        _ => Status::Fault,
     }
 }
 

@@ -8,6 +8,7 @@
 //! a person.
 
 mod file_type;
+mod killed;
 mod panic;
 
 use std::fmt;
@@ -16,6 +17,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 pub use file_type::file_type_name;
+pub use killed::is_killed;
 pub use panic::{catch_panic, exit_on_uncaught_panics};
 
 /// The kind of an error, for callers that handle some kinds differently.
@@ -34,6 +36,8 @@ pub enum ErrorKind {
     Damaged,
     /// The run was stopped on request; committed epochs stay.
     Stopped,
+    /// A state of a run folder was removed: open the folder again.
+    Purged,
 }
 
 /// An error that stops the run: location, expected and actual value, and a hint.
@@ -141,7 +145,7 @@ impl Stage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FaultKind {
-    /// The operating system reported an error.
+    /// The operating system reported an error, which may be gone later.
     Io,
     /// A required companion file, slice or tag is missing.
     Missing,
@@ -167,6 +171,10 @@ pub enum FaultKind {
     Network,
     /// The device of the networks is lost. This is not a fault of the scan: the run stops.
     Device,
+    /// The files of the scan changed while it was processed.
+    Changed,
+    /// The machine ended a process of the scan or could not start one.
+    Interrupted,
 }
 
 impl FaultKind {
@@ -186,7 +194,19 @@ impl FaultKind {
             Self::Panic => "panic",
             Self::Network => "network",
             Self::Device => "device",
+            Self::Changed => "changed",
+            Self::Interrupted => "interrupted",
         }
+    }
+
+    /// Returns whether the cause is the machine or a change of the files, and not the scan: processing it again may succeed.
+    ///
+    /// ```
+    /// use freetumor::error::FaultKind;
+    /// assert!(FaultKind::Io.is_transient() && !FaultKind::Corrupt.is_transient());
+    /// ```
+    pub fn is_transient(self) -> bool {
+        matches!(self, Self::Io | Self::Changed | Self::Interrupted)
     }
 }
 

@@ -249,17 +249,7 @@ fn catch_fault<T>(stage: impl FnOnce() -> Result<T, Fault>) -> Result<T, String>
 }
 
 fn graph_file(run: &RunFolder, pipeline: Option<&Path>) -> Result<GraphFile> {
-    if let Some(path) = pipeline {
-        return GraphFile::open(path);
-    }
-    let recorded = run.private_pipeline()?.ok_or_else(|| {
-        Error::new(format!(
-            "expected {} with the sources of the scans, got none",
-            run.store().display_path("private/pipeline.json")
-        ))
-        .with_hint("pass the graph file with `--pipeline`")
-    })?;
-    GraphFile::from_resolved(&run.store().display_path("private/pipeline.json"), &recorded.folder, &recorded.pipeline)
+    pipeline.map_or_else(|| GraphFile::of_run(run), GraphFile::open)
 }
 
 fn build_error(name: &str, problems: &[Problem]) -> Error {

@@ -59,6 +59,11 @@ macro_rules! command_config {
             /// Version of the program and its weights, for tables and the pipeline's digest.
             #[serde(default)]
             pub version: Option<String>,
+            /// Files and folders that the program reads for every scan, such as a script or weights, relative to the folder of the graph
+            /// file. A run processes every scan again after a change of one of them, by size and modification time. Not part of the
+            /// pipeline's digest.
+            #[serde(default, skip_serializing)]
+            pub reads: Vec<std::path::PathBuf>,
             $($(#[$field_about])* pub $field: $type,)*
         }
 
@@ -73,6 +78,7 @@ macro_rules! command_config {
                     parallel: self.parallel,
                     scratch: self.scratch.as_deref(),
                     version: self.version.as_deref(),
+                    reads: &self.reads,
                 }
             }
         }
@@ -103,6 +109,7 @@ pub(super) struct CommonSettings<'a> {
     pub parallel: usize,
     pub scratch: Option<&'a Path>,
     pub version: Option<&'a str>,
+    pub reads: &'a [PathBuf],
 }
 
 /// The placeholders of a role.
@@ -121,6 +128,7 @@ pub(super) struct CheckedCommand {
     pub arguments: Vec<Template>,
     pub limits: Limits,
     pub scratch: PathBuf,
+    pub reads: Vec<PathBuf>,
 }
 
 impl CommonSettings<'_> {
@@ -158,6 +166,11 @@ impl CommonSettings<'_> {
             let error = ConfigError::new("scratch", format!("there is no folder {}", scratch.display()));
             errors.push(error.with_hint("create the folder, or set another one: scratch = \"/var/tmp\""));
         }
+        let reads: Vec<PathBuf> = self.reads.iter().map(|path| graph.join(path)).collect();
+        for path in reads.iter().filter(|path| !path.exists()) {
+            let error = ConfigError::new("reads", format!("there is no {}", path.display()));
+            errors.push(error.with_hint("write a path relative to the folder of the graph file"));
+        }
         let program = self.program(graph).map_err(|error| errors.push(error)).ok();
         let arguments = self.arguments(graph, placeholders, errors);
         let limits = Limits {
@@ -166,7 +179,7 @@ impl CommonSettings<'_> {
             scratch_bytes: bytes(self.scratch_limit_mib).unwrap_or_default(),
         };
         let program = program.filter(|_| errors.len() == before)?;
-        Some(CheckedCommand { program, arguments, limits, scratch })
+        Some(CheckedCommand { program, arguments, limits, scratch, reads })
     }
 
     fn arguments(&self, graph: &Path, placeholders: &Placeholders, errors: &mut Vec<ConfigError>) -> Vec<Template> {
@@ -278,6 +291,7 @@ mod tests {
             parallel: 1,
             scratch: None,
             version: None,
+            reads: &[],
         };
         change(&mut common);
         let mut errors = Vec::new();
@@ -314,8 +328,9 @@ mod tests {
         let all = errors_of(&["sh", "{output}"], |common| {
             (common.time_limit_s, common.memory_limit_mib, common.scratch_limit_mib) = (f64::NAN, Some(0), u64::MAX);
             (common.parallel, common.scratch) = (0, Some(Path::new("no-such-folder")));
+            common.reads = Box::leak(Box::new([PathBuf::from("no-such-script.py")]));
         });
         let fields: Vec<_> = all.iter().map(|(field, _)| field.as_str()).collect();
-        assert_eq!(fields, ["time_limit_s", "memory_limit_mib", "scratch_limit_mib", "parallel", "scratch"]);
+        assert_eq!(fields, ["time_limit_s", "memory_limit_mib", "scratch_limit_mib", "parallel", "scratch", "reads"]);
     }
 }

@@ -1,7 +1,7 @@
 //! Masks by an external program: TotalSegmentator, nnU-Net, any script.
 
 use std::collections::BTreeMap;
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use super::Exchange;
@@ -193,6 +193,10 @@ fn folder_reader(config: CommandMaskConfig, pattern: &str) -> Result<(Reader, St
 }
 
 impl Mask for CommandMask {
+    fn program_files(&self) -> &[PathBuf] {
+        self.program.reads()
+    }
+
     fn organs(&self) -> Arc<[Organ]> {
         match &self.reader {
             Reader::Labels(mask) => mask.organs(),

@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::path::Path;
-use std::process::{ChildStdin, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,6 +20,10 @@ const STDERR_BYTES: usize = 8 * 1024;
 const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 /// Maximum interval at which the program is polled for its end.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
+/// Longest time between two polls that counts towards the time limit; a longer one means that this process was suspended.
+const LONGEST_GAP: Duration = Duration::from_secs(1);
+/// Waits before a program is started again if the machine is short of processes, memory or file descriptors.
+const SPAWN_WAITS: [Duration; 3] = [Duration::from_millis(50), Duration::from_millis(400), Duration::from_secs(2)];
 /// Maximum time until the streams of an ended program close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -87,7 +91,7 @@ impl ProcessRun<'_> {
         let stdio = |is_piped: bool| if is_piped { Stdio::piped() } else { Stdio::null() };
         command.stdin(stdio(self.input.is_some())).stdout(stdio(self.output_bytes.is_some())).stderr(Stdio::piped());
         let start = Instant::now();
-        let mut child = command.spawn().map_err(Failure::System)?;
+        let mut child = spawn(&mut command).map_err(Failure::System)?;
         let streams = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let mut group = ProcessGroup::new(child, self.folder);
         let overflow = Arc::new(AtomicBool::new(false));
@@ -133,7 +137,9 @@ impl Limits {
         overflow: &AtomicBool,
     ) -> Result<(), Failure> {
         let mut pause = Duration::from_millis(1);
-        let mut last_check = start;
+        let (mut last_check, mut last_loop) = (start, start);
+        // The time limit counts only time in which this process ran: a suspended machine or process is no fault of the scan.
+        let mut watched = Duration::ZERO;
         loop {
             if group.has_ended().map_err(Failure::System)? {
                 return Ok(());
@@ -141,7 +147,9 @@ impl Limits {
             if overflow.load(Ordering::Acquire) {
                 return Err(Failure::Output);
             }
-            if start.elapsed() >= self.time {
+            watched += last_loop.elapsed().min(LONGEST_GAP);
+            last_loop = Instant::now();
+            if watched >= self.time {
                 return Err(Failure::Time);
             }
             if last_check.elapsed() >= CHECK_INTERVAL {
@@ -154,10 +162,33 @@ impl Limits {
                     return Err(Failure::Scratch);
                 }
             }
-            std::thread::sleep(pause.min(self.time.saturating_sub(start.elapsed())));
+            std::thread::sleep(pause.min(self.time.saturating_sub(watched)));
             pause = (2 * pause).min(POLL_INTERVAL);
         }
     }
+}
+
+/// Starts a program. A machine that is short of processes, memory or file descriptors for a moment gets some more time.
+fn spawn(command: &mut Command) -> io::Result<Child> {
+    for wait in SPAWN_WAITS {
+        match command.spawn() {
+            Err(error) if is_shortage(&error) => std::thread::sleep(wait),
+            started => return started,
+        }
+    }
+    command.spawn()
+}
+
+#[cfg(unix)]
+fn is_shortage(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    Errno::from_io_error(error)
+        .is_some_and(|errno| [Errno::AGAIN, Errno::NOMEM, Errno::MFILE, Errno::NFILE].contains(&errno))
+}
+
+#[cfg(not(unix))]
+fn is_shortage(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::OutOfMemory
 }
 
 /// Returns the bytes of all files below a folder; files that disappear meanwhile count as 0.

@@ -12,7 +12,7 @@ use super::excerpt::last_lines;
 use super::process::{Failure, Limits, ProcessExit, ProcessRun};
 use super::semaphore::{Permit, Semaphore};
 use super::template::Template;
-use crate::error::{ConfigError, Fault, FaultKind, Stage};
+use crate::error::{ConfigError, Fault, FaultKind, Stage, is_killed};
 
 /// The subfolders of a scratch folder for the input and output of the program.
 const INPUTS: &str = "input";
@@ -29,6 +29,7 @@ pub(super) struct Program {
     graph: PathBuf,
     semaphore: Semaphore,
     digest: String,
+    reads: Vec<PathBuf>,
 }
 
 impl Program {
@@ -41,7 +42,8 @@ impl Program {
         errors: &mut Vec<ConfigError>,
     ) -> Option<Self> {
         let graph = std::path::absolute(graph).unwrap_or_else(|_| graph.to_owned());
-        let CheckedCommand { program, arguments, limits, scratch } = common.check(&graph, placeholders, errors)?;
+        let CheckedCommand { program, arguments, limits, scratch, reads } =
+            common.check(&graph, placeholders, errors)?;
         let fields = common.argv.iter().map(String::as_str).chain(common.version);
         let hash = fields.fold(Sha256::new(), |hash, field| {
             hash.chain_update((field.len() as u64).to_le_bytes()).chain_update(field)
@@ -58,7 +60,13 @@ impl Program {
             graph,
             semaphore,
             digest,
+            reads,
         })
+    }
+
+    /// Returns the files and folders that the program reads for every scan.
+    pub fn reads(&self) -> &[PathBuf] {
+        &self.reads
     }
 
     /// Returns how voxels are passed to the program.
@@ -169,7 +177,8 @@ impl ProgramCall<'_> {
         let Limits { time, memory_bytes, scratch_bytes } = self.program.limits;
         let mib = |bytes: u64| bytes >> 20;
         let (kind, outcome) = match failure {
-            Failure::System(error) => (FaultKind::Program, format!("could not be run: {}", error.kind())),
+            Failure::System(error) => (FaultKind::Interrupted, format!("could not be run: {}", error.kind())),
+            Failure::Exit(status) if is_killed(*status) => (FaultKind::Interrupted, describe(*status)),
             Failure::Exit(status) => (FaultKind::Program, describe(*status)),
             Failure::Time => (FaultKind::Program, format!("exceeded {} s and was stopped", time.as_secs_f64())),
             Failure::Memory => {

@@ -1,7 +1,7 @@
 //! Scores by an external program.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::Exchange;
 use super::config::{Placeholders, command_config};
@@ -147,6 +147,10 @@ impl CommandScore {
 }
 
 impl ScoreStage for CommandScore {
+    fn program_files(&self) -> &[PathBuf] {
+        self.program.reads()
+    }
+
     fn reads(&self) -> Option<&[Score]> {
         Some(&[])
     }

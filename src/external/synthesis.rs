@@ -1,6 +1,6 @@
 //! Tumors by an external program, with positions and sizes by rules.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Exchange;
@@ -220,6 +220,10 @@ fn check(config: &CommandSynthesisConfig, graph: &Path) -> (Option<Program>, Vec
 }
 
 impl Synthesize for CommandSynthesis {
+    fn program_files(&self) -> &[PathBuf] {
+        self.program.reads()
+    }
+
     fn site_plan<'scan>(
         &'scan self,
         scan: &'scan MaskedScan,

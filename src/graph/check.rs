@@ -148,9 +148,23 @@ fn plan_of(file: &GraphFile, pipeline: PipelineConfig, nodes: &[Node], built: Bu
     let resolved = resolve(&pipeline, nodes, &built);
     let digest = FileDigest::of(resolved.to_string().as_bytes()).sha256;
     let BuiltStages { sources, masks, syntheses, sinks, .. } = built;
-    let PipelineConfig { name, seed, epoch_scans, split } = pipeline;
+    let PipelineConfig { name, seed, epoch_scans, split, max_missing } = pipeline;
     let (folder, nodes) = (file.folder().to_owned(), nodes.to_vec());
-    Plan { name, seed, epoch_scans, split, digest, resolved, folder, sources, masks, syntheses, sinks, nodes }
+    Plan {
+        name,
+        seed,
+        epoch_scans,
+        split,
+        max_missing,
+        digest,
+        resolved,
+        folder,
+        sources,
+        masks,
+        syntheses,
+        sinks,
+        nodes,
+    }
 }
 
 /// Resolves the file to JSON: every setting with its default filled in, kinds and inputs as written.

@@ -27,6 +27,7 @@ mod pipeline;
 mod plan;
 mod problem;
 mod purpose;
+mod recorded;
 mod registry;
 mod request;
 mod scans;
@@ -39,6 +40,7 @@ mod standard;
 mod survey;
 mod training;
 mod value;
+mod version;
 mod wiring;
 
 pub use check::{CheckedGraph, check, check_for_calibration};

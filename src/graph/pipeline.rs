@@ -9,6 +9,9 @@ use crate::error::ConfigError;
 /// Default number of scans per commit.
 const EPOCH_SCANS: usize = 16;
 
+/// Default share of the scans of a source that may be gone.
+const MAX_MISSING: f64 = 0.1;
+
 /// Maximum number of scans per commit: all accepted samples of an epoch are staged until its commit.
 const MAX_EPOCH_SCANS: usize = 100_000;
 
@@ -29,6 +32,15 @@ pub struct PipelineConfig {
     /// Shares of patients for training, validation and test; they add up to 1.
     #[serde(default)]
     pub split: SplitShares,
+    /// Largest share of the scans of a source that may be gone since the last run, 0 to 1; their rows and samples leave the run folder. If
+    /// more are gone, probably because a disk is not mounted, the run stops before it changes anything. Not part of the pipeline's digest.
+    #[serde(default = "max_missing", skip_serializing)]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub max_missing: f64,
+}
+
+fn max_missing() -> f64 {
+    MAX_MISSING
 }
 
 fn epoch_scans() -> usize {
@@ -47,6 +59,10 @@ impl PipelineConfig {
         if !(1..=MAX_EPOCH_SCANS).contains(&self.epoch_scans) {
             let message = format!("expected 1 to {MAX_EPOCH_SCANS} scans per commit, got {}", self.epoch_scans);
             errors.push(ConfigError::new("epoch_scans", message));
+        }
+        if !(0.0..=1.0).contains(&self.max_missing) {
+            let message = format!("expected a share from 0 to 1, got {}", self.max_missing);
+            errors.push(ConfigError::new("max_missing", message));
         }
         for error in self.split.errors() {
             let field = format!("split.{}", error.field);

@@ -63,6 +63,8 @@ pub struct Plan {
     pub epoch_scans: usize,
     /// Shares of patients in each split.
     pub split: SplitShares,
+    /// Largest share of the scans of a source that may be gone since the last run.
+    pub max_missing: f64,
     /// SHA-256 of [`Plan::resolved`], 64 hexadecimal digits: equal for files of equal meaning.
     pub digest: String,
     /// The resolved file as JSON: defaults filled in, paths as written, keys sorted.

@@ -4,7 +4,7 @@ use std::fs::{File, FileType};
 use std::io::{self, Read};
 use std::path::Path;
 
-use crate::error::{Fault, FaultKind, file_type_name};
+use crate::error::{Error, Fault, FaultKind, file_type_name};
 
 /// Opens a regular file and returns it with its length in bytes.
 ///
@@ -37,6 +37,22 @@ pub(super) fn check_regular(file_type: FileType) -> Result<(), Fault> {
         return Ok(());
     }
     Err(Fault::read(FaultKind::Unsupported, format!("expected a file, got {}", file_type_name(file_type))))
+}
+
+/// Checks that a folder of scans is still there and not empty: an unmounted disk leaves an empty folder.
+///
+/// # Errors
+/// Returns an error if the folder cannot be listed or is empty.
+pub(super) fn check_root(root: &Path) -> crate::error::Result<()> {
+    let gone = |cause: &str| {
+        let error = Error::new(format!("the folder of scans {} is gone: {cause}", root.display()));
+        Err(error.with_hint("mount its disk and run the same command again to resume; committed epochs stay"))
+    };
+    match std::fs::read_dir(root).and_then(|mut entries| entries.next().transpose()) {
+        Ok(Some(_)) => Ok(()),
+        Ok(None) => gone("it is empty"),
+        Err(error) => gone(&error.kind().to_string()),
+    }
 }
 
 /// Returns whether a file is a DICOM slice, by its magic bytes.

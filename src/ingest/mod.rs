@@ -22,6 +22,7 @@ mod nrrd;
 mod patient;
 pub mod phantom;
 mod raster;
+mod version;
 pub mod volume_file;
 
 use std::collections::BTreeMap;
@@ -36,9 +37,10 @@ pub(crate) use key::{key_of, path_text};
 pub use label_names::{is_tumor_name, known_label_names};
 pub use lists::{DecathlonListConfig, ListSource, NnunetListConfig, NnunetPart};
 pub use patient::{PatientConfig, PatientPattern, PatientRule, PatientSecret};
+pub use version::{FileState, VersionHasher};
 
 use crate::error::{Fault, FaultKind, Result};
-use crate::id::{PatientKey, ScanDigest, ScanId};
+use crate::id::{PatientKey, ScanDigest, ScanId, ScanVersion};
 use crate::volume::{Grid, Labels, Volume};
 
 /// One scan of a source, listed before any voxel is decoded. Entries are small and are passed through the dataflow.
@@ -59,6 +61,8 @@ pub struct ScanEntry {
     pub bytes: u64,
     /// Time of the last modification of the data, in seconds since 1970; 0 for phantoms.
     pub modified_s: i64,
+    /// The version of the files of the scan; in a run, also of the files that its stages read.
+    pub version: ScanVersion,
 }
 
 /// Grid and memory cost of a scan, from its header alone.
@@ -125,6 +129,13 @@ pub trait Companions: Send + Sync {
         Ok(None)
     }
 
+    /// Returns the states of the label file that `pattern` names, or of the files of the folder that it names; empty for label maps that
+    /// are not files.
+    fn file_states(&self, pattern: &str) -> Vec<FileState> {
+        let _ = pattern;
+        Vec::new()
+    }
+
     /// Reads the grid of the label file that `pattern` names; `None` if the file has no grid of its own.
     ///
     /// # Errors
@@ -182,6 +193,14 @@ pub trait Source: Send + Sync {
         "its list is empty".to_owned()
     }
 
+    /// Checks that the archive is still there, after a scan of it could not be read: a disk may have been unmounted.
+    ///
+    /// # Errors
+    /// Returns an error if no scan of the source can be read.
+    fn check_available(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Returns access to the label files of a scan without reading the scan; `None` if the source has none on disk.
     fn companions(&self, _entry: &ScanEntry) -> Option<Arc<dyn Companions>> {
         None
@@ -194,6 +213,15 @@ pub trait Source: Send + Sync {
     /// Returns an error if the secret cannot be read.
     fn patient_secret(&self) -> Result<Option<PatientSecret>> {
         Ok(None)
+    }
+
+    /// Returns the current version of the files of a listed scan, to detect changes since [`Source::list`]; the listed version for scans
+    /// that are not files.
+    ///
+    /// # Errors
+    /// Returns a fault of stage `read` if the scan no longer exists.
+    fn version(&self, entry: &ScanEntry) -> Result<ScanVersion, Fault> {
+        Ok(entry.version)
     }
 
     /// Reads the header of a scan without decoding voxels.

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
 use crate::error::{ConfigError, Error, Result};
-use crate::id::{PatientKey, ScanId};
+use crate::id::{PatientKey, ScanId, Tombstone};
 
 /// The environment variable that holds the secret.
 const VARIABLE: &str = "FREETUMOR_PATIENT_KEY";
@@ -244,6 +244,11 @@ impl PatientSecret {
     /// Returns the digest of one setting, 16 hexadecimal digits: it replaces a path that must not be readable.
     pub fn setting_digest(&self, setting: &str) -> String {
         hex::encode(&self.mac("setting", &[setting])[..8])
+    }
+
+    /// Returns the tombstone of a withdrawn scan, patient or content, which `kind` tells apart.
+    pub(crate) fn tombstone(&self, kind: &str, id: &str) -> Tombstone {
+        Tombstone::from_hash(&self.mac("withdrawn", &[kind, id]))
     }
 
     /// Returns a hash that identifies the secret.

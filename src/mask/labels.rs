@@ -14,7 +14,7 @@ use super::names::{DATA_SET_TABLE, FILE_TABLE, contradiction};
 use super::structures::{self, OrganStructures, Selection};
 use super::{Coverage, Mask, Organ, OrganMask, ScanGrid, merged_organs};
 use crate::error::{ConfigError, Fault, FaultKind};
-use crate::ingest::{Companions, Scan};
+use crate::ingest::{Companions, FileState, Scan};
 use crate::volume::{Array3, Grid, Labels};
 
 /// Settings of the mask kind `labels`.
@@ -345,6 +345,10 @@ impl Mask for LabelsMask {
     fn contradiction(&self, companions: &dyn Companions) -> Option<Fault> {
         let fault = self.check_label_file(companions).err();
         fault.filter(|fault| fault.kind == FaultKind::Mismatch)
+    }
+
+    fn file_states(&self, companions: &dyn Companions) -> Vec<FileState> {
+        companions.file_states(&self.pattern)
     }
 
     fn missing_file(&self, companions: &dyn Companions) -> Option<String> {

@@ -21,6 +21,7 @@ mod testing;
 mod totalsegmentator;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -28,7 +29,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Fault;
 use crate::id::{FieldHasher, MaskDigest};
 use crate::inference::Inference;
-use crate::ingest::{Companions, Scan};
+use crate::ingest::{Companions, FileState, Scan};
 use crate::volume::{Array3, Grid};
 
 pub use align::Alignment;
@@ -116,6 +117,16 @@ pub trait Mask: Send + Sync {
     /// no label files.
     fn missing_file(&self, _companions: &dyn Companions) -> Option<String> {
         None
+    }
+
+    /// Returns the states of the label files that the stage reads for a scan; empty if the stage reads none.
+    fn file_states(&self, _companions: &dyn Companions) -> Vec<FileState> {
+        Vec::new()
+    }
+
+    /// Returns the files and folders that the stage reads for every scan, beside its weights, which its digest covers.
+    fn program_files(&self) -> &[PathBuf] {
+        &[]
     }
 
     /// Returns the fault of a label file whose table of names, or that of its data set, contradicts the organs of the stage.

@@ -28,6 +28,7 @@ pub fn scan_with_companions(grid: Grid, companions: LabelsInMemory) -> Scan {
         patient_key: PatientKey::from_bytes([0; 8]),
         bytes: 0,
         modified_s: 0,
+        version: Default::default(),
     };
     let volume = Volume { grid, voxels: Voxels::I16(Array3::filled(grid.shape, 0)) };
     Scan { entry, digest: ScanDigest::from_bytes([0; 32]), volume, companions: Arc::new(companions) }

@@ -14,7 +14,7 @@ use super::labels::{check_coverage, default_coverage};
 use super::names::{FILE_TABLE, contradiction};
 use super::{Coverage, Mask, Organ, OrganMask, ScanGrid, merged_organs};
 use crate::error::{ConfigError, Fault, FaultKind};
-use crate::ingest::{Companions, Scan};
+use crate::ingest::{Companions, FileState, Scan};
 use crate::volume::{Array3, Grid};
 
 /// Settings of the mask kind `totalsegmentator`.
@@ -216,6 +216,11 @@ impl Mask for TotalSegmentatorMask {
             least = Some(least.map_or(share, |least: f64| least.min(share)));
         }
         Ok(least.map(|share| Coverage { share, minimum: self.min_coverage }))
+    }
+
+    fn file_states(&self, companions: &dyn Companions) -> Vec<FileState> {
+        let files = self.files.iter().flatten();
+        files.flat_map(|file| companions.file_states(&self.pattern.replace("{name}", file))).collect()
     }
 
     fn missing_file(&self, companions: &dyn Companions) -> Option<String> {

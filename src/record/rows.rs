@@ -80,6 +80,10 @@ column_values! {
         Fault "fault",
         /// Another scan of equal content was processed instead.
         Duplicate "duplicate",
+        /// The machine or a change of the files, not the scan, prevented the processing; the next run processes the scan again.
+        Pending "pending",
+        /// Its content is withdrawn from the run.
+        Withdrawn "withdrawn",
     }
 }
 

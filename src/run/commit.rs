@@ -1,7 +1,7 @@
 //! Commits: an epoch exists if and only if its commit exists.
 
 use std::collections::BTreeMap;
-use std::ops::AddAssign;
+use std::ops::{AddAssign, SubAssign};
 
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +42,24 @@ impl AddAssign<&Self> for Counts {
     }
 }
 
+impl SubAssign<&Self> for Counts {
+    /// Subtracts counts; a count below zero, which only a damaged commit can cause, becomes zero.
+    fn sub_assign(&mut self, other: &Self) {
+        let subtract = |own: &mut u64, other: u64| *own = own.saturating_sub(other);
+        subtract(&mut self.scans, other.scans);
+        subtract(&mut self.duplicates, other.duplicates);
+        subtract(&mut self.without_organs, other.without_organs);
+        subtract(&mut self.accepted, other.accepted);
+        subtract(&mut self.negatives, other.negatives);
+        for (own, others) in [(&mut self.rejected, &other.rejected), (&mut self.faults, &other.faults)] {
+            for (reason, count) in others {
+                subtract(own.entry(reason.clone()).or_default(), *count);
+            }
+            own.retain(|_, count| *count > 0);
+        }
+    }
+}
+
 /// `epochs/N.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -56,8 +74,10 @@ pub struct Commit {
     pub add: Vec<FileEntry>,
     /// Files that the commit removes, sorted.
     pub remove: Vec<FileEntry>,
-    /// Counts of the epoch.
+    /// Counts of the scans and attempts that the commit adds.
     pub counts: Counts,
+    /// Counts of the scans and attempts of earlier epochs that the commit removes.
+    pub removed: Counts,
 }
 
 /// `epochs/N.checkpoint.json`: the result of replaying all commits up to N.

@@ -1,9 +1,11 @@
 //! The scans of an epoch. The manifest is durable before the epoch starts, so that a restart processes the same scans.
 
+use std::collections::HashMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::id::{PatientKey, ScanId};
+use crate::id::{PatientKey, ScanId, ScanVersion, Tombstone};
 use crate::ingest::ScanEntry;
 use crate::record::epoch_name;
 use crate::store::FileDigest;
@@ -25,23 +27,50 @@ pub struct IngestEntry {
     pub bytes: u64,
     /// The modification time in seconds since 1970.
     pub modified_s: i64,
+    /// The version of all files that the results of the scan depend on.
+    pub version: ScanVersion,
 }
 
 impl From<&ScanEntry> for IngestEntry {
     fn from(entry: &ScanEntry) -> Self {
-        let ScanEntry { scan_id, source, key: _, dataset, patient_key, bytes, modified_s } = entry.clone();
-        Self { scan_id, source, dataset, patient_key, bytes, modified_s }
+        let ScanEntry { scan_id, source, key: _, dataset, patient_key, bytes, modified_s, version } = entry.clone();
+        Self { scan_id, source, dataset, patient_key, bytes, modified_s, version }
     }
 }
 
-/// `ingest/N.json`.
+/// `ingest/N.json`: the changes of the scans of a run.
+///
+/// An entry of a scan that an earlier epoch ingested replaces its results; a removed scan leaves the run. The commit of the epoch removes
+/// their earlier rows and samples.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct IngestManifest {
     /// The epoch.
     pub epoch: u64,
-    /// The scans, sorted.
+    /// The scans to process, sorted.
     pub entries: Vec<IngestEntry>,
+    /// The scans that leave the run, sorted.
+    pub removed: Vec<ScanId>,
+    /// The tombstones of withdrawn scans, sorted.
+    pub withdrawn: Vec<Tombstone>,
+}
+
+/// The changes of the scans of a run in one epoch, with the paths of scans.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EpochChanges {
+    /// The scans to process.
+    pub entries: Vec<ScanEntry>,
+    /// The scans that leave the run.
+    pub removed: Vec<ScanId>,
+    /// The tombstones of withdrawn scans.
+    pub withdrawn: Vec<Tombstone>,
+}
+
+impl EpochChanges {
+    /// Creates changes that only process scans.
+    pub fn of_entries(entries: impl Into<Vec<ScanEntry>>) -> Self {
+        Self { entries: entries.into(), ..Self::default() }
+    }
 }
 
 /// A line of `private/N-DIGEST.jsonl`: the only file with the paths of scans.
@@ -53,20 +82,24 @@ pub(super) struct PrivateEntry {
 }
 
 impl IngestManifest {
-    /// Creates the manifest of these scans.
+    /// Creates the manifest of these changes.
     ///
     /// # Errors
-    /// If two entries have one scan id.
-    pub fn new(epoch: u64, entries: &[ScanEntry]) -> Result<Self> {
+    /// If a scan is named twice.
+    pub fn new(epoch: u64, changes: &EpochChanges) -> Result<Self> {
+        let EpochChanges { entries, removed, withdrawn } = changes;
         let mut entries: Vec<IngestEntry> = entries.iter().map(IngestEntry::from).collect();
         entries.sort_unstable();
-        if let Some(duplicates) = entries.windows(2).find(|pair| pair[0].scan_id == pair[1].scan_id) {
-            return Err(Error::new(format!(
-                "expected each scan once in epoch {epoch}, got scan {} twice",
-                duplicates[0].scan_id
-            )));
+        let (mut removed, mut withdrawn) = (removed.clone(), withdrawn.clone());
+        removed.sort_unstable();
+        withdrawn.sort_unstable();
+        withdrawn.dedup();
+        let mut ids: Vec<ScanId> = entries.iter().map(|entry| entry.scan_id).chain(removed.iter().copied()).collect();
+        ids.sort_unstable();
+        if let Some(pair) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(Error::new(format!("expected each scan once in epoch {epoch}, got scan {} twice", pair[0])));
         }
-        Ok(Self { epoch, entries })
+        Ok(Self { epoch, entries, removed, withdrawn })
     }
 
     /// Returns the content of the file and its digest, which the commit of the epoch stores.
@@ -83,32 +116,35 @@ impl IngestManifest {
     pub(super) fn private_name(&self, digest: &str) -> String {
         format!("private/{}-{digest}.jsonl", epoch_name(self.epoch))
     }
+}
 
-    pub(super) fn private_text(&self, entries: &[ScanEntry]) -> Result<Vec<u8>> {
-        let mut entries: Vec<&ScanEntry> = entries.iter().collect();
-        entries.sort_unstable_by_key(|entry| entry.scan_id);
-        let mut text = Vec::new();
-        for ScanEntry { scan_id, key, .. } in entries {
-            text.extend(canonical::line(&PrivateEntry { scan_id: *scan_id, key: key.clone() })?);
-        }
-        Ok(text)
+/// Returns the content of a private file: a line for each scan.
+pub(super) fn private_text(entries: &[ScanEntry]) -> Result<Vec<u8>> {
+    let mut entries: Vec<&ScanEntry> = entries.iter().collect();
+    entries.sort_unstable_by_key(|entry| entry.scan_id);
+    let mut text = Vec::new();
+    for ScanEntry { scan_id, key, .. } in entries {
+        text.extend(canonical::line(&PrivateEntry { scan_id: *scan_id, key: key.clone() })?);
     }
+    Ok(text)
+}
 
-    /// Returns the scans with the keys of the private file.
-    pub(super) fn with_private(&self, text: &[u8], path: &str) -> Result<Vec<ScanEntry>> {
-        let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-        let private = lines.map(|line| canonical::parse::<PrivateEntry>(line, path)).collect::<Result<Vec<_>>>()?;
-        let keys: std::collections::HashMap<_, _> =
-            private.into_iter().map(|entry| (entry.scan_id, entry.key)).collect();
-        self.entries
-            .iter()
-            .cloned()
-            .map(|IngestEntry { scan_id, source, dataset, patient_key, bytes, modified_s }| {
-                let key = keys.get(&scan_id).cloned();
-                let key =
-                    key.ok_or_else(|| Error::new(format!("expected the path of scan {scan_id} in {path}, got none")))?;
-                Ok(ScanEntry { scan_id, source, key, dataset, patient_key, bytes, modified_s })
-            })
-            .collect()
-    }
+/// Returns scans with the keys of a private file.
+///
+/// # Errors
+/// If the file has no key of a scan.
+pub(super) fn with_keys(entries: &[IngestEntry], text: &[u8], path: &str) -> Result<Vec<ScanEntry>> {
+    let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    let private = lines.map(|line| canonical::parse::<PrivateEntry>(line, path)).collect::<Result<Vec<_>>>()?;
+    let keys: HashMap<_, _> = private.into_iter().map(|entry| (entry.scan_id, entry.key)).collect();
+    entries
+        .iter()
+        .cloned()
+        .map(|IngestEntry { scan_id, source, dataset, patient_key, bytes, modified_s, version }| {
+            let key = keys.get(&scan_id).cloned();
+            let key =
+                key.ok_or_else(|| Error::new(format!("expected the path of scan {scan_id} in {path}, got none")))?;
+            Ok(ScanEntry { scan_id, source, key, dataset, patient_key, bytes, modified_s, version })
+        })
+        .collect()
 }

@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::simd::Class;
 
 /// The version of the run folder that this program writes and reads.
-pub const FORMAT_VERSION: u32 = 4;
+pub const FORMAT_VERSION: u32 = 5;
 
 /// `run.json`. Two runs with equal manifests and equal ingest manifests have equal files.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

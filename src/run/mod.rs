@@ -4,10 +4,13 @@
 //! RUN/run.json                  the inputs of the run: RunManifest
 //! RUN/ingest/000000000012.json  the scans of epoch 12: IngestManifest
 //! RUN/epochs/000000000012.json  the files of epoch 12: Commit
+//! RUN/epochs/000000000012.base.json   the earliest state that can be read, after a purge: Base
+//! RUN/tags/NAME.json            the name of a state: Tag
 //! RUN/data/                     the files that commits name: tables, patches, images, labels, shards
 //! RUN/samples/ scans/ faults/ quality/   links to the current parts of each table
 //! RUN/private/                  the paths of scans and of the graph file; readable only by the owner
 //! RUN/layouts/                  layout folders of the sinks for other programs
+//! RUN/requests/                 requests to the process that writes the folder
 //! RUN/staging/                  unfinished work
 //! ```
 //!
@@ -19,24 +22,35 @@
 //! A [`RunWriter`] ingests scans and commits epochs, each once and in order. In between, results of scans are staged in a [`spool`],
 //! and [`seal`] publishes the results of an epoch.
 
+mod base;
 mod commit;
+mod diff;
 mod ingest_manifest;
 mod manifest;
 mod private;
 mod projection;
 mod reader;
+mod remove;
+pub mod requests;
 pub mod seal;
 pub mod spool;
 mod stream;
+mod tag;
 mod verify;
+mod withdrawn;
 mod writer;
 
+pub use base::Base;
+pub use diff::{SampleCounts, SampleDiff, diff_samples};
 pub use commit::{Checkpoint, Commit, Counts};
-pub use ingest_manifest::{IngestEntry, IngestManifest};
+pub use ingest_manifest::{EpochChanges, IngestEntry, IngestManifest};
 pub use manifest::{FORMAT_VERSION, RunManifest};
 pub use private::{PrivatePipeline, without_paths};
-pub use reader::{RunFolder, RunHead, Snapshot};
+pub use reader::{IngestedScans, RunFolder, RunHead, Snapshot};
+pub use remove::{Removal, ScansByEpoch, remove_scans, rows_of_scans};
 pub use verify::Verification;
+pub use tag::{At, Tag, TagName};
+pub use withdrawn::Withdrawn;
 pub use writer::RunWriter;
 
 use crate::record::epoch_name;

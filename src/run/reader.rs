@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::base::Base;
+use super::ingest_manifest::with_keys;
 use super::{
     CHECKPOINT_INTERVAL, Checkpoint, Commit, Counts, FORMAT_VERSION, IngestEntry, IngestManifest, MANIFEST,
     RunManifest, checkpoint_name, commit_name, ingest_name, stream,
 };
-use crate::error::{Error, Result};
-use crate::id::ScanId;
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::{ScanId, Tombstone};
 use crate::ingest::ScanEntry;
 use crate::record::schema::Table;
 use crate::record::{FileEntry, epoch_name};
@@ -25,6 +27,17 @@ pub struct RunFolder {
     manifest: RunManifest,
     manifest_sha256: String,
     head: Option<u64>,
+    /// The state from which readers start, if earlier commits were removed.
+    base: Option<Arc<Base>>,
+}
+
+/// The scans and tombstones of a run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IngestedScans {
+    /// The scans, by id.
+    pub entries: BTreeMap<ScanId, IngestEntry>,
+    /// The tombstones of withdrawn scans.
+    pub withdrawn: BTreeSet<Tombstone>,
 }
 
 /// The state of a run folder after a commit, without its files.
@@ -54,6 +67,7 @@ impl RunHead {
     pub(super) fn apply(&mut self, commit: &Commit, sha256: String) -> Result<()> {
         self.check(commit)?;
         self.counts += &commit.counts;
+        self.counts -= &commit.removed;
         self.epoch = Some(commit.epoch);
         self.sha256 = sha256;
         Ok(())
@@ -131,7 +145,7 @@ impl RunFolder {
         }
         let manifest = canonical::parse(&text, &path)?;
         let manifest_sha256 = FileDigest::of(&text).sha256;
-        let mut folder = Self { store, manifest, manifest_sha256, head: None };
+        let mut folder = Self { store, manifest, manifest_sha256, head: None, base: None };
         folder.refresh()?;
         Ok(folder)
     }
@@ -155,20 +169,29 @@ impl RunFolder {
     /// If the folder cannot be read.
     pub fn next_ingest(&self) -> Result<u64> {
         let present = self.list_epochs("ingest")?;
-        Ok((0..).take_while(|epoch| present.binary_search(epoch).is_ok()).count() as u64)
+        let first = self.base.as_ref().map_or(0, |base| base.epoch + 1);
+        Ok(first + (first..).take_while(|epoch| present.binary_search(epoch).is_ok()).count() as u64)
     }
 
-    /// Returns the ingested scans of all epochs before `end`, by id.
+    /// Returns the scans and tombstones of the run after the ingest manifests of all epochs before `end`.
     ///
     /// # Errors
     /// If a manifest cannot be read.
-    pub fn ingested(&self, end: u64) -> Result<BTreeMap<ScanId, IngestEntry>> {
-        let mut all = BTreeMap::new();
-        for epoch in 0..end {
-            let (manifest, _) = self.ingest_manifest(epoch)?;
-            all.extend(manifest.entries.into_iter().map(|entry| (entry.scan_id, entry)));
+    pub fn ingested(&self, end: u64) -> Result<IngestedScans> {
+        let mut scans = IngestedScans::default();
+        if let Some(base) = &self.base {
+            scans.entries = base.entries.iter().map(|entry| (entry.scan_id, entry.clone())).collect();
+            scans.withdrawn = base.withdrawn.clone();
         }
-        Ok(all)
+        for epoch in self.base.as_ref().map_or(0, |base| base.epoch + 1)..end {
+            let (manifest, _) = self.ingest_manifest(epoch)?;
+            for scan_id in &manifest.removed {
+                scans.entries.remove(scan_id);
+            }
+            scans.entries.extend(manifest.entries.into_iter().map(|entry| (entry.scan_id, entry)));
+            scans.withdrawn.extend(manifest.withdrawn);
+        }
+        Ok(scans)
     }
 
     /// Reads new commits; returns whether there are any.
@@ -177,14 +200,18 @@ impl RunFolder {
     /// If the folder cannot be read.
     pub fn refresh(&mut self) -> Result<bool> {
         let before = self.head;
-        let mut next = before.map_or(0, |epoch| epoch + 1);
+        if before.is_none() {
+            self.base = self.last_base()?;
+            self.head = self.base.as_ref().map(|base| base.epoch);
+        }
+        let mut next = self.head.map_or(0, |epoch| epoch + 1);
         // Listing all commits is slow; with a known head only the next commits are checked.
         let present = if before.is_none() { Some(self.list_epochs("epochs")?) } else { None };
         let exists = |epoch: u64| match &present {
             Some(present) => Ok(present.binary_search(&epoch).is_ok()),
             None => self.store.exists(&commit_name(epoch)),
         };
-        let mut head = before;
+        let mut head = self.head;
         while exists(next)? {
             head = Some(next);
             next += 1;
@@ -249,7 +276,7 @@ impl RunFolder {
     ///
     /// # Errors
     /// The same errors as [`RunFolder::snapshot`].
-    pub(super) fn for_each_file(&self, at: Option<u64>, visit: ItemCallback<'_, FileEntry>) -> Result<()> {
+    pub fn for_each_file(&self, at: Option<u64>, visit: ItemCallback<'_, FileEntry>) -> Result<()> {
         self.replay(at, visit).map(drop)
     }
 
@@ -257,6 +284,9 @@ impl RunFolder {
         let Some(last) = self.resolve_epoch(at)? else { return Ok(self.empty_snapshot().head) };
         let mut head = self.empty_snapshot().head;
         let checkpoint = self.checkpoint_before(last)?;
+        if checkpoint.is_none() && self.base.is_some() {
+            return Err(self.purged_error(last));
+        }
         if let Some(name) = &checkpoint {
             head = self.checkpoint_head(name)?;
         }
@@ -299,23 +329,40 @@ impl RunFolder {
                     head.map_or("there are no commits yet".to_owned(), |head| format!("the last commit is {head}"));
                 Err(Error::new(format!("commit {at} does not exist: {last}")))
             }
+            (Some(at), _) if self.base.as_ref().is_some_and(|base| at < base.epoch) => Err(self.purged_error(at)),
             (Some(at), _) => Ok(Some(at)),
             (None, head) => Ok(head),
         }
     }
 
-    /// Returns the name of the last checkpoint up to a commit. A missing checkpoint only costs time: a writer may have stopped before
-    /// writing it.
+    /// Returns the name of the last checkpoint up to a commit. A missing checkpoint only costs time, except for that of the base: a writer
+    /// may have stopped before writing it.
     fn checkpoint_before(&self, last: u64) -> Result<Option<String>> {
+        let first = self.base.as_ref().map(|base| base.epoch);
         let mut epochs = (last + 1) / CHECKPOINT_INTERVAL;
-        while epochs > 0 {
+        while epochs > 0 && first.is_none_or(|first| epochs * CHECKPOINT_INTERVAL > first) {
             let name = checkpoint_name(epochs * CHECKPOINT_INTERVAL - 1);
             if self.store.exists(&name)? {
                 return Ok(Some(name));
             }
             epochs -= 1;
         }
-        Ok(None)
+        match first.map(checkpoint_name) {
+            Some(name) if self.store.exists(&name)? => Ok(Some(name)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Returns the base: the earliest state that can be read; `None` if the first commit exists.
+    pub fn base(&self) -> Option<&Base> {
+        self.base.as_deref()
+    }
+
+    fn purged_error(&self, at: u64) -> Error {
+        let first = self.base.as_ref().map_or(0, |base| base.epoch);
+        Error::new(format!("commit {at} was purged: the earliest state is that of commit {first}"))
+            .with_kind(ErrorKind::Purged)
+            .with_hint("read the last state, or open the run folder again")
     }
 
     pub(super) fn checkpoint(&self, epoch: u64) -> Result<Option<Checkpoint>> {
@@ -344,13 +391,19 @@ impl RunFolder {
         self.read_document(&ingest_name(epoch))
     }
 
-    /// Reads the scans of an ingest manifest with their keys from `RUN/private`.
+    /// Reads the scans of an ingest manifest with their keys from `RUN/private`; for an epoch up to the base, all scans of the base.
     ///
     /// # Errors
     /// If the private file does not exist or belongs to another manifest.
     pub fn scan_entries(&self, epoch: u64) -> Result<Vec<ScanEntry>> {
-        let (manifest, digest) = self.ingest_manifest(epoch)?;
-        let name = manifest.private_name(&digest);
+        let (entries, name) = match &self.base {
+            Some(base) if epoch <= base.epoch => (base.entries.clone(), base.private_name()),
+            _ => {
+                let (manifest, digest) = self.ingest_manifest(epoch)?;
+                let name = manifest.private_name(&digest);
+                (manifest.entries, name)
+            }
+        };
         let path = self.store.display_path(&name);
         let text = self.store.read(&name)?.ok_or_else(|| {
             Error::new(format!("expected {path}, which maps the scans of epoch {epoch} to their paths, got none"))
@@ -358,7 +411,18 @@ impl RunFolder {
                     "copy the folder `private` from the machine of the run, or start a new run with another `--out`",
                 )
         })?;
-        manifest.with_private(&text, &path)
+        with_keys(&entries, &text, &path)
+    }
+
+    /// Reads all scans that the run has ingested before `end`, also earlier versions, with their keys from `RUN/private`.
+    ///
+    /// # Errors
+    /// The errors of [`RunFolder::scan_entries`].
+    pub fn for_each_entry(&self, end: u64, visit: &mut dyn FnMut(ScanEntry)) -> Result<()> {
+        for epoch in self.base.as_ref().map_or(0, |base| base.epoch)..end {
+            self.scan_entries(epoch)?.into_iter().for_each(&mut *visit);
+        }
+        Ok(())
     }
 
     fn read_document<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<(T, String)> {

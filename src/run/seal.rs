@@ -6,11 +6,11 @@ use super::Counts;
 use super::spool::{ScanOutcome, epoch_folder};
 use crate::error::{Error, Result};
 use crate::id::SampleId;
-use crate::record::SampleRow;
 use crate::record::parquet::{Row, encode_part};
+use crate::record::{FaultRecord, SampleRow, ScanRecord, epoch_name};
 use crate::record::{FileEntry, Placement, SampleKind, SampleRecord, Status};
-use crate::sink::{Content, EpochStage, Layout, StagedSample, seal_patches, seal_unsplit};
-use crate::store::DurableStorage;
+use crate::sink::{Content, EpochStage, Layout, PatchPart, StagedSample, StagedVolumes, seal_patches, seal_unsplit};
+use crate::store::{DurableStorage, STAGING};
 
 /// Maximum number of rejected candidates per branch, organ and reason whose patches an epoch keeps for inspection.
 pub const KEPT_REJECTIONS: usize = 8;
@@ -20,12 +20,14 @@ pub const KEPT_REJECTIONS: usize = 8;
 pub struct SealedEpoch {
     /// The epoch.
     pub epoch: u64,
-    /// Files that the epoch adds.
+    /// Files that the commit adds.
     pub add: Vec<FileEntry>,
-    /// Files of earlier epochs that the epoch removes.
+    /// Files of earlier epochs that the commit removes.
     pub remove: Vec<FileEntry>,
-    /// Counts of scans and attempts.
+    /// Counts of scans and attempts that the commit adds.
     pub counts: Counts,
+    /// Counts of scans and attempts of earlier epochs that the commit removes.
+    pub removed: Counts,
 }
 
 /// A layout and the selection of its samples.
@@ -49,21 +51,80 @@ pub fn seal(
     outcomes: Vec<ScanOutcome>,
     inputs: &[LayoutInput<'_>],
 ) -> Result<SealedEpoch> {
-    if let Some(other) = outcomes.iter().find(|outcome| {
-        outcome.scan.epoch != epoch
-            || outcome.samples.iter().any(|record| record.epoch != epoch)
-            || outcome.faults.iter().any(|record| record.epoch != epoch)
-    }) {
-        return Err(Error::new(format!(
-            "scan {}: expected only rows of epoch {epoch}, got rows of another epoch",
-            other.scan.scan_id
-        )));
-    }
-    let staged = StagedCandidates::new(epoch, &outcomes)?;
-    let folder = epoch_folder(epoch);
-    let stage = EpochStage { store, epoch, folder: &folder, patches: &[] };
-    let mut placements: HashMap<SampleId, Placement> = HashMap::new();
     let mut sealed = SealedEpoch { epoch, ..SealedEpoch::default() };
+    let mut rows = EpochRows::default();
+    let mut files = BTreeMap::new();
+    for outcome in outcomes {
+        count(&mut sealed.counts, &outcome.scan, &outcome.samples, &outcome.faults);
+        files.extend(outcome.staged(epoch).into_iter().map(|(sample_id, (patch, volumes))| {
+            (sample_id, SampleSource { patch: Some(patch.into()), volumes, committed: None })
+        }));
+        rows.scans.push(outcome.scan);
+        rows.samples.extend(outcome.samples);
+        rows.faults.extend(outcome.faults);
+    }
+    let folder = epoch_folder(epoch);
+    let stage = EpochStage { store, epoch, folder: &folder, patches: &[], committed: &[] };
+    sealed.add = seal_rows(stage, rows, files, inputs)?;
+    Ok(sealed)
+}
+
+/// Seals a committed epoch again, with the given rows of those that it has; `committed` are its files. The names and bytes of the new files
+/// are those of an epoch that never had other rows, except for rejected candidates, of which those with a committed patch keep it.
+///
+/// # Errors
+/// The errors of [`seal`], and if a committed file cannot be read.
+pub(super) fn seal_again(
+    store: &dyn DurableStorage,
+    epoch: u64,
+    (scans, samples, faults): (Vec<ScanRecord>, Vec<SampleRow>, Vec<FaultRecord>),
+    committed: &[FileEntry],
+    inputs: &[LayoutInput<'_>],
+) -> Result<Vec<FileEntry>> {
+    let files = samples.iter().map(|row| (row.record.sample_id, SampleSource::of_committed(&row.placement))).collect();
+    let rows = EpochRows { scans, samples: samples.into_iter().map(|row| row.record).collect(), faults };
+    let folder = format!("{STAGING}/again-{}", epoch_name(epoch));
+    let stage = EpochStage { store, epoch, folder: &folder, patches: &[], committed };
+    let add = seal_rows(stage, rows, files, inputs)?;
+    store.remove(&folder)?;
+    Ok(add)
+}
+
+/// The rows of an epoch.
+#[derive(Default)]
+struct EpochRows {
+    scans: Vec<ScanRecord>,
+    samples: Vec<SampleRecord>,
+    faults: Vec<FaultRecord>,
+}
+
+impl EpochRows {
+    /// Checks that all rows belong to an epoch.
+    fn check(&self, epoch: u64) -> Result<()> {
+        let scans = self.scans.iter().map(|row| (row.scan_id, row.epoch));
+        let samples = self.samples.iter().map(|row| (row.scan_id, row.epoch));
+        let faults = self.faults.iter().map(|row| (row.scan_id, row.epoch));
+        match scans.chain(samples).chain(faults).find(|(_, own)| *own != epoch) {
+            Some((scan_id, own)) => Err(Error::new(format!(
+                "scan {scan_id}: expected only rows of epoch {epoch}, got a row of epoch {own}"
+            ))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Publishes the files of an epoch and returns them, sorted.
+fn seal_rows(
+    stage: EpochStage<'_>,
+    rows: EpochRows,
+    files: BTreeMap<SampleId, SampleSource>,
+    inputs: &[LayoutInput<'_>],
+) -> Result<Vec<FileEntry>> {
+    let EpochStage { store, epoch, .. } = stage;
+    rows.check(epoch)?;
+    let candidates = Candidates::new(&rows.samples, files)?;
+    let mut placements: HashMap<SampleId, Placement> = HashMap::new();
+    let mut add = Vec::new();
     let mut record_placements =
         |samples: &[StagedSample], sealed_layout: crate::sink::SealedLayout, add: &mut Vec<FileEntry>| {
             add.extend(sealed_layout.files);
@@ -76,55 +137,69 @@ pub fn seal(
     let patch_inputs: Vec<&LayoutInput<'_>> =
         inputs.iter().filter(|input| input.layout.content() == Content::Patches).collect();
     let stored =
-        staged.samples(|row| row.outcome.is_accepted() || patch_inputs.iter().any(|input| selects(input, row)))?;
+        candidates.samples(|row| row.outcome.is_accepted() || patch_inputs.iter().any(|input| selects(input, row)))?;
     let recipients = |sample: &StagedSample| {
-        let rows = &staged.rows[&sample.record.sample_id];
+        let rows = &candidates.rows[&sample.record.sample_id];
         patch_inputs.iter().map(|input| rows.iter().any(|row| selects(input, row))).collect()
     };
     let recipients: Vec<Vec<bool>> = stored.iter().map(recipients).collect();
     let (patches, shards) = seal_patches(&stage, &stored, &recipients)?;
-    record_placements(&stored, patches, &mut sealed.add);
-    let rejected = staged.kept_rejections(&stored)?;
-    record_placements(&rejected, seal_unsplit(&stage, "rejected", &rejected)?, &mut sealed.add);
+    record_placements(&stored, patches, &mut add);
+    let rejected = match stage.committed {
+        [] => candidates.kept_rejections(&stored)?,
+        _ => candidates.committed_rejections(&stored),
+    };
+    record_placements(&rejected, seal_unsplit(&stage, "rejected", &rejected)?, &mut add);
     let stage = EpochStage { patches: &shards, ..stage };
     for input in inputs {
-        let samples = staged.samples(|row| selects(input, row))?;
-        record_placements(&samples, input.layout.seal(&stage, &samples)?, &mut sealed.add);
+        let samples = candidates.samples(|row| selects(input, row))?;
+        record_placements(&samples, input.layout.seal(&stage, &samples)?, &mut add);
     }
-    let (mut scans, mut samples, mut faults) = (Vec::new(), Vec::new(), Vec::new());
-    for outcome in outcomes {
-        count(&mut sealed.counts, &outcome);
-        scans.push(outcome.scan);
-        faults.extend(outcome.faults);
-        samples.extend(outcome.samples.into_iter().map(|record| {
-            let placement = placements.get(&record.sample_id).cloned().unwrap_or_default();
-            SampleRow { record, placement }
-        }));
-    }
-    publish_part(store, &mut sealed, samples)?;
-    publish_part(store, &mut sealed, scans)?;
-    publish_part(store, &mut sealed, faults)?;
-    sealed.add.sort_unstable();
-    sealed.add.dedup();
-    Ok(sealed)
+    drop(candidates);
+    let EpochRows { scans, samples, faults } = rows;
+    let samples = samples.into_iter().map(|record| {
+        let placement = placements.get(&record.sample_id).cloned().unwrap_or_default();
+        SampleRow { record, placement }
+    });
+    publish_part(store, epoch, samples.collect(), &mut add)?;
+    publish_part(store, epoch, scans, &mut add)?;
+    publish_part(store, epoch, faults, &mut add)?;
+    add.sort_unstable();
+    add.dedup();
+    Ok(add)
 }
 
-/// The rows of an epoch with the staged files of their samples.
-struct StagedCandidates<'a> {
+/// The files of a sample.
+#[derive(Clone)]
+struct SampleSource {
+    patch: Option<PatchPart>,
+    volumes: Option<StagedVolumes>,
+    committed: Option<Placement>,
+}
+
+impl SampleSource {
+    fn of_committed(placement: &Placement) -> Self {
+        let Placement { patch_shard, patch_offset_bytes, patch_length_bytes, .. } = placement.clone();
+        let patch = patch_shard.zip(patch_offset_bytes.zip(patch_length_bytes));
+        let patch = patch.map(|(path, (offset_bytes, length_bytes))| PatchPart { path, offset_bytes, length_bytes });
+        Self { patch, volumes: None, committed: Some(placement.clone()) }
+    }
+}
+
+/// The rows of an epoch by sample, with the files of the samples.
+struct Candidates<'a> {
     rows: BTreeMap<SampleId, Vec<&'a SampleRecord>>,
-    files: BTreeMap<SampleId, StagedFiles>,
+    files: BTreeMap<SampleId, SampleSource>,
 }
 
-type StagedFiles = (crate::sink::StagedFile, Option<crate::sink::StagedVolumes>);
-
-impl<'a> StagedCandidates<'a> {
-    /// Groups the rows of an epoch by sample.
+impl<'a> Candidates<'a> {
+    /// Groups rows by sample.
     ///
     /// # Errors
     /// If two candidates have one id, as they would share files.
-    fn new(epoch: u64, outcomes: &'a [ScanOutcome]) -> Result<Self> {
+    fn new(samples: &'a [SampleRecord], files: BTreeMap<SampleId, SampleSource>) -> Result<Self> {
         let mut rows: BTreeMap<SampleId, Vec<&SampleRecord>> = BTreeMap::new();
-        for row in outcomes.iter().flat_map(|outcome| &outcome.samples) {
+        for row in samples {
             rows.entry(row.sample_id).or_default().push(row);
         }
         rows.values_mut().for_each(|rows| rows.sort_by(|a, b| (&a.branch, a.tumor_id).cmp(&(&b.branch, b.tumor_id))));
@@ -139,7 +214,6 @@ impl<'a> StagedCandidates<'a> {
                 .with_hint("set another `salt` in one of the stages"));
             }
         }
-        let files = outcomes.iter().flat_map(|outcome| outcome.staged(epoch)).collect();
         Ok(Self { rows, files })
     }
 
@@ -156,10 +230,18 @@ impl<'a> StagedCandidates<'a> {
     }
 
     fn sample(&self, row: &SampleRecord) -> Option<StagedSample> {
-        let (patch, volumes) = self.files.get(&row.sample_id)?.clone();
+        let SampleSource { patch, volumes, committed } = self.files.get(&row.sample_id)?.clone();
+        patch.as_ref()?;
         let is_other = |other: &&&SampleRecord| other.branch == row.branch && other.tumor_id != row.tumor_id;
         let others = self.rows[&row.sample_id].iter().filter(is_other).map(|&other| other.clone()).collect();
-        Some(StagedSample { record: row.clone(), others, patch: Some(patch), volumes })
+        Some(StagedSample { record: row.clone(), others, patch, volumes, committed })
+    }
+
+    /// Returns the rejected candidates with committed patches that are not `stored`.
+    fn committed_rejections(&self, stored: &[StagedSample]) -> Vec<StagedSample> {
+        let stored: BTreeSet<SampleId> = stored.iter().map(|sample| sample.record.sample_id).collect();
+        let rejected = self.rows.iter().filter(|(sample_id, _)| !stored.contains(sample_id));
+        rejected.filter_map(|(_, rows)| self.sample(rows.iter().find(|row| rejection_group(row).is_some())?)).collect()
     }
 
     /// Returns the rejected candidates whose patches are kept in addition to `stored`: for each branch, organ and reason those with the
@@ -192,25 +274,31 @@ pub fn rejection_group(row: &SampleRecord) -> Option<RejectionGroup<'_>> {
     Some((&row.branch, &row.organ, reason))
 }
 
-fn publish_part<R: Row>(store: &dyn DurableStorage, sealed: &mut SealedEpoch, rows: Vec<R>) -> Result<()> {
-    if !rows.is_empty() || sealed.epoch == 0 {
-        sealed.add.push(encode_part(sealed.epoch, rows)?.publish(store)?);
+fn publish_part<R: Row>(store: &dyn DurableStorage, epoch: u64, rows: Vec<R>, add: &mut Vec<FileEntry>) -> Result<()> {
+    if !rows.is_empty() || epoch == 0 {
+        add.push(encode_part(epoch, rows)?.publish(store)?);
     }
     Ok(())
 }
 
-fn count(counts: &mut Counts, outcome: &ScanOutcome) {
+/// Adds a scan and its rows to counts.
+pub(super) fn count<'a>(
+    counts: &mut Counts,
+    scan: &ScanRecord,
+    samples: impl IntoIterator<Item = &'a SampleRecord>,
+    faults: impl IntoIterator<Item = &'a FaultRecord>,
+) {
     counts.scans += 1;
-    counts.duplicates += u64::from(outcome.scan.status == Status::Duplicate);
-    counts.without_organs += u64::from(outcome.scan.status == Status::Done && outcome.scan.organs.is_empty());
-    for record in &outcome.samples {
+    counts.duplicates += u64::from(scan.status == Status::Duplicate);
+    counts.without_organs += u64::from(scan.status == Status::Done && scan.organs.is_empty());
+    for record in samples {
         match record.outcome.reason() {
             None if record.kind == SampleKind::Negative => counts.negatives += 1,
             None => counts.accepted += 1,
             Some(reason) => *counts.rejected.entry(reason.to_owned()).or_default() += 1,
         }
     }
-    for record in &outcome.faults {
+    for record in faults {
         let kind = format!("{}/{}", record.fault.stage.name(), record.fault.kind.name());
         *counts.faults.entry(kind).or_default() += 1;
     }

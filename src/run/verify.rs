@@ -30,7 +30,15 @@ impl RunFolder {
     pub fn verify(&self) -> Result<Verification> {
         let mut report = Verification::default();
         let mut snapshot = self.empty_snapshot();
-        for epoch in self.head().map_or(0..0, |head| 0..head + 1) {
+        let mut first = 0;
+        if let Some(base) = self.base() {
+            snapshot = self.snapshot(Some(base.epoch))?;
+            first = base.epoch + 1;
+            if snapshot.head.sha256 != base.commit {
+                report.problems.push(format!("base {}: its checkpoint is that of another commit", base.epoch));
+            }
+        }
+        for epoch in self.head().map_or(0..0, |head| first..head + 1) {
             let replayed = self.commit(epoch).and_then(|(commit, sha256)| {
                 snapshot.apply(&commit, sha256)?;
                 Ok(commit)
@@ -129,6 +137,12 @@ impl RunFolder {
 
     fn damaged(&self, file: &FileEntry, got: &str) -> Error {
         let path = self.store().display_path(&file.path);
+        let base = self.last_base().ok().flatten().map(|base| base.epoch);
+        if base != self.base().map(|base| base.epoch) {
+            return Error::new(format!("{path} was purged while the run folder was read"))
+                .with_kind(ErrorKind::Purged)
+                .with_hint("open the run folder again to read its current state");
+        }
         Error::new(format!("{path}: expected the committed file of {} bytes, {got}", file.bytes))
             .with_kind(ErrorKind::Damaged)
             .with_hint("the run folder is damaged: restore it from a copy, or start a new run with another `--out`")

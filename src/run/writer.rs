@@ -1,21 +1,21 @@
 //! Writing a run folder: ingest manifests first, commits last, each once and in order.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::base::finish_purge;
+use super::ingest_manifest::private_text;
 use super::projection::{project_commit, project_tables};
+use super::reader::IngestedScans;
 use super::seal::SealedEpoch;
 use super::spool::Spool;
 use super::{
-    CHECKPOINT_INTERVAL, Commit, Counts, IngestEntry, IngestManifest, MANIFEST, RunFolder, RunHead, RunManifest,
+    CHECKPOINT_INTERVAL, Commit, Counts, EpochChanges, IngestManifest, MANIFEST, RunFolder, RunHead, RunManifest,
     checkpoint_name, commit_name, ingest_name,
 };
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::ScanId;
-use crate::ingest::ScanEntry;
 use crate::record::FileEntry;
 use crate::sink::{Layout, LayoutReport};
 use crate::store::canonical::{self, ItemCallback, StreamedList};
@@ -49,6 +49,11 @@ impl RunFolder {
         let mut writer = Self::create_or_resume_in(Arc::new(DurableFolder::local(path)), manifest)?;
         writer._lock = lock;
         Ok(writer)
+    }
+
+    /// Returns whether a process writes to the run folder `path`; `None` if the system does not tell.
+    pub fn is_locked(path: &Path) -> Option<bool> {
+        store::is_locked(&path.join(STAGING).join("lock"))
     }
 
     /// Checks that a run folder can be created, without creating it: the path is unused and writable, and its file system has hard links.
@@ -90,6 +95,7 @@ impl RunFolder {
             .with_hint("the run folder is damaged: restore it from a copy, or start a new run with another `--out`"));
         }
         writer.write_checkpoint()?;
+        finish_purge(&writer.folder)?;
         // A process that was killed during a commit may have left outdated table folders.
         project_tables(&writer.folder)?;
         Ok(writer)
@@ -148,25 +154,29 @@ impl RunWriter {
         self.ingested
     }
 
-    /// Returns all ingested scans by id, for comparison with a new listing of the sources.
+    /// Returns the scans and tombstones of the run, for comparison with a new listing of the sources.
     ///
     /// # Errors
     /// If a manifest cannot be read.
-    pub fn ingested(&self) -> Result<BTreeMap<ScanId, IngestEntry>> {
+    pub fn ingested(&self) -> Result<IngestedScans> {
         self.folder.ingested(self.ingested)
     }
 
-    /// Ingests scans as the epoch [`RunWriter::next_ingest`] and returns the epoch. The manifest is durable on return, so the epoch may
-    /// start.
+    pub(super) fn head(&self) -> &RunHead {
+        &self.head
+    }
+
+    /// Ingests scans, new or changed, and removes scans, as the epoch [`RunWriter::next_ingest`], and returns the epoch. The manifest is
+    /// durable on return, so the epoch may start.
     ///
     /// # Errors
-    /// If the manifest cannot be written or another writer was faster.
-    pub fn ingest(&mut self, entries: &[ScanEntry]) -> Result<u64> {
+    /// If a scan is named twice, the manifest cannot be written, or another writer was faster.
+    pub fn ingest(&mut self, changes: &EpochChanges) -> Result<u64> {
         let epoch = self.ingested;
-        let manifest = IngestManifest::new(epoch, entries)?;
+        let manifest = IngestManifest::new(epoch, changes)?;
         let (text, digest) = manifest.text()?;
         let store = self.folder.store();
-        store.create(&manifest.private_name(&digest), &manifest.private_text(entries)?)?;
+        store.create(&manifest.private_name(&digest), &private_text(&changes.entries)?)?;
         store.create(&ingest_name(epoch), &text)?;
         self.ingested += 1;
         Ok(epoch)
@@ -177,7 +187,7 @@ impl RunWriter {
     /// # Errors
     /// If `sealed` is not the next epoch, the commit cannot be written, or another writer was faster (fenced).
     pub fn commit(&mut self, sealed: SealedEpoch) -> Result<Commit> {
-        let SealedEpoch { epoch, mut add, mut remove, counts } = sealed;
+        let SealedEpoch { epoch, mut add, mut remove, counts, removed } = sealed;
         let next = self.next_epoch();
         if epoch != next || epoch >= self.ingested {
             let ingested = self.ingested;
@@ -190,10 +200,8 @@ impl RunWriter {
         add.dedup();
         remove.sort_unstable();
         remove.dedup();
-        let commit = Commit { epoch, parent: self.head.sha256.clone(), ingest, add, remove, counts };
-        if !commit.remove.is_empty() {
-            self.folder.snapshot(None)?.check(&commit)?;
-        }
+        let commit = Commit { epoch, parent: self.head.sha256.clone(), ingest, add, remove, counts, removed };
+        self.folder.check_removals(&commit)?;
         let text = canonical::pretty(&commit)?;
         self.folder.store().create(&commit_name(epoch), &text)?;
         self.head.apply(&commit, FileDigest::of(&text).sha256)?;
@@ -203,10 +211,21 @@ impl RunWriter {
         Ok(commit)
     }
 
+    /// Reads the folder again after its base changed.
+    pub(super) fn reopen(&mut self) -> Result<()> {
+        self.folder = RunFolder::open_in(Arc::clone(self.folder.store()))?;
+        Ok(())
+    }
+
     fn write_checkpoint(&self) -> Result<()> {
-        let Some(epoch) = self.head.epoch.filter(|epoch| (epoch + 1) % CHECKPOINT_INTERVAL == 0) else {
-            return Ok(());
-        };
+        match self.head.epoch.filter(|epoch| (epoch + 1) % CHECKPOINT_INTERVAL == 0) {
+            Some(epoch) => self.write_checkpoint_of(epoch, &self.head),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes the checkpoint of an epoch, if it does not exist; `head` is the state after its commit.
+    pub(super) fn write_checkpoint_of(&self, epoch: u64, head: &RunHead) -> Result<()> {
         let (store, name) = (self.folder.store(), checkpoint_name(epoch));
         if store.exists(&name)? {
             return Ok(());
@@ -217,7 +236,7 @@ impl RunWriter {
             let files = StreamedList::of::<FileEntry>(|visit: ItemCallback<'_, FileEntry>| {
                 self.folder.for_each_file(Some(epoch), visit)
             });
-            let RunHead { epoch: _, sha256, counts } = &self.head;
+            let RunHead { epoch: _, sha256, counts } = head;
             canonical::write_pretty(out, &StreamedCheckpoint { commit: sha256, counts, epoch, files })
         })?;
         store.publish(&[(staged.clone(), name)])?;

@@ -341,6 +341,7 @@ mod tests {
             patient_key: PatientKey::from_bytes([0; 8]),
             bytes: 0,
             modified_s: 0,
+            version: Default::default(),
         };
         let volume = Volume { grid, voxels: Voxels::I16(Array3::from_fn(shape, hu)) };
         let scan = Scan { entry, digest: ScanDigest::from_bytes([0; 32]), volume, companions: Arc::new(NoCompanions) };

@@ -17,6 +17,8 @@ pub use discriminator::{Discriminator, DiscriminatorConfig};
 pub use intensity::{Intensity, IntensityConfig, TumorHuRange};
 pub use segmentor::{Segmentor, SegmentorConfig, SegmentorFold};
 
+use std::path::PathBuf;
+
 use crate::error::Fault;
 use crate::id::PatientKey;
 use crate::inference::Inference;
@@ -164,6 +166,11 @@ pub trait ScoreStage: Send + Sync {
     fn fold_without(&self, patient: PatientKey) -> Option<u64> {
         let _ = patient;
         None
+    }
+
+    /// Returns the files and folders that the stage reads for every scan, beside its weights, which its digest covers.
+    fn program_files(&self) -> &[PathBuf] {
+        &[]
     }
 
     /// Returns the network of the stage, if it has one.

@@ -7,6 +7,9 @@
 //! layout publishes the files of the commit under names that are derived from their content. After the commit the layout projects the
 //! committed files into a folder for other programs. Sealing and projecting are idempotent; staged or sealed files that are not
 //! committed do not exist for readers.
+//!
+//! When scans leave the run, their epochs are sealed again without them: a layout copies the files of the other samples from its committed
+//! files.
 
 mod decathlon;
 mod gzip;
@@ -57,6 +60,23 @@ pub struct StagedFile {
     pub digest: FileDigest,
 }
 
+/// The patch of a sample: a staged file, or a part of a committed shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PatchPart {
+    /// The path relative to the run folder.
+    pub path: String,
+    /// The offset of the first byte.
+    pub offset_bytes: u64,
+    /// The number of bytes.
+    pub length_bytes: u64,
+}
+
+impl From<StagedFile> for PatchPart {
+    fn from(file: StagedFile) -> Self {
+        Self { path: file.path, offset_bytes: 0, length_bytes: file.digest.bytes }
+    }
+}
+
 /// The staged image and label of a sample.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StagedVolumes {
@@ -74,9 +94,11 @@ pub struct StagedSample {
     /// The rows of the other tumors of the sample, by the same quality test.
     pub others: Vec<SampleRecord>,
     /// The patch: the members that [`patch::encode_patch`] encodes.
-    pub patch: Option<StagedFile>,
+    pub patch: Option<PatchPart>,
     /// The image and label, if a layout requires whole volumes.
     pub volumes: Option<StagedVolumes>,
+    /// The location of the committed files, if the epoch of the sample is sealed again.
+    pub committed: Option<Placement>,
 }
 
 impl StagedSample {
@@ -102,6 +124,22 @@ pub struct EpochStage<'a> {
     pub folder: &'a str,
     /// The shards of patches: all samples of a shard have the same `patches` sinks.
     pub patches: &'a [shard::Shard],
+    /// The committed files of the epoch, if the epoch is sealed again; otherwise empty.
+    pub committed: &'a [FileEntry],
+}
+
+impl EpochStage<'_> {
+    /// Reads the committed lists of a layout.
+    ///
+    /// # Errors
+    /// If a list cannot be read.
+    fn committed_lists<T: for<'de> serde::Deserialize<'de>>(&self, index: &str) -> Result<Vec<T>> {
+        let mut items = Vec::new();
+        for file in self.committed.iter().filter(|file| file.table == index) {
+            items.extend(pairs::read_index::<Vec<T>>(self.store, file)?);
+        }
+        Ok(items)
+    }
 }
 
 /// The files of a layout for one epoch.
@@ -133,8 +171,8 @@ pub trait Layout: Send + Sync {
     /// Returns the content that the layout requires of each sample.
     fn content(&self) -> Content;
 
-    /// Publishes the samples of one epoch, sorted by sample_id, under names that are derived from their content. This operation is
-    /// idempotent.
+    /// Publishes the samples of one epoch, sorted by sample_id, under names that are derived from their content. The files of committed
+    /// samples are copied or listed again. This operation is idempotent.
     ///
     /// # Errors
     /// If files cannot be written or if a patient is in two splits.

@@ -3,6 +3,7 @@
 //! For each sink and epoch, a commit names one list `data/EPOCH-pairs.SINK-SHA256.json` of files with digests, so the size of a commit
 //! does not depend on the number of samples.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -67,23 +68,32 @@ impl Pair {
     }
 }
 
-/// Publishes the files of the samples and the list of files.
+/// Publishes the files of the samples and the list of files. Committed samples keep their files.
 pub(super) fn seal(stage: &EpochStage<'_>, sink: &str, samples: &[StagedSample]) -> Result<SealedLayout> {
     let mut guard = SplitGuard::default();
     let mut sealed = SealedLayout::default();
     let (mut publications, mut list) = (Vec::new(), Vec::new());
+    let committed = stage.committed_lists::<Pair>(&index_of(sink))?.into_iter();
+    let committed: BTreeMap<SampleId, Pair> = committed.map(|pair| (pair.sample_id, pair)).collect();
     for sample in samples {
-        let (record, StagedVolumes { image, label }) = (&sample.record, sample.volumes()?);
+        let record = &sample.record;
         guard.admit(record.patient_key, record.split)?;
-        let pair = Pair {
-            sample_id: record.sample_id,
-            patient_key: record.patient_key,
-            split: record.split,
-            image: image.digest.clone(),
-            label: label.digest.clone(),
+        let pair = match committed.get(&record.sample_id) {
+            Some(pair) => pair.clone(),
+            None => {
+                let StagedVolumes { image, label } = sample.volumes()?;
+                let pair = Pair {
+                    sample_id: record.sample_id,
+                    patient_key: record.patient_key,
+                    split: record.split,
+                    image: image.digest.clone(),
+                    label: label.digest.clone(),
+                };
+                publications.push((image.path.clone(), pair.image_path()));
+                publications.push((label.path.clone(), pair.label_path()));
+                pair
+            }
         };
-        publications.push((image.path.clone(), pair.image_path()));
-        publications.push((label.path.clone(), pair.label_path()));
         sealed.placements.push(Placement {
             image_path: Some(pair.image_path()),
             image_sha256: Some(pair.image.sha256.clone()),

@@ -129,9 +129,9 @@ fn write_shards(
                 samples[index].record.sample_id
             )));
         }
-        writer.write(&label, &indices, samples, |archive: &mut TarWriter<_>, sample| {
-            let Some(patch) = &sample.patch else { return Ok(()) };
-            archive.append_part(patch.digest.bytes, &mut shards::open_staged(stage.store, &patch.path)?)
+        writer.write(&label, &indices, samples, |archive: &mut TarWriter<_>, index| {
+            let Some(patch) = &samples[index].patch else { return Ok(()) };
+            archive.append_part(patch.length_bytes, &mut shards::open_part(stage.store, patch)?)
         })?;
     }
     writer.finish(|_, shard, member| Placement {

@@ -10,7 +10,7 @@ use super::layout::Projection;
 use super::pairs::{FileWriter, entry, read_index};
 pub use super::shard::{Member, Shard};
 use super::tar::TarWriter;
-use super::{EpochStage, LayoutReport, SealedLayout, StagedSample};
+use super::{EpochStage, LayoutReport, PatchPart, SealedLayout, StagedSample};
 use crate::error::Result;
 use crate::id::{PatientKey, SampleId};
 use crate::record::{DATA, FileEntry, Placement, Split, SplitGuard, epoch_name};
@@ -75,7 +75,7 @@ impl<'a> ShardWriter<'a> {
         Self { stage, table, publications: Vec::new(), files: Vec::new(), shards: Vec::new(), samples }
     }
 
-    /// Writes a shard of the samples with the given indices; `append` writes the members of one sample.
+    /// Writes a shard of the samples with the given indices; `append` writes the members of the sample with an index.
     ///
     /// # Errors
     /// If the shard cannot be written.
@@ -84,7 +84,7 @@ impl<'a> ShardWriter<'a> {
         label: &str,
         indices: &[usize],
         samples: &[StagedSample],
-        append: impl Fn(&mut TarWriter<&mut dyn Write>, &StagedSample) -> io::Result<()>,
+        append: impl Fn(&mut TarWriter<&mut dyn Write>, usize) -> io::Result<()>,
     ) -> Result<()> {
         let EpochStage { store, epoch, folder, .. } = *self.stage;
         let staged = format!("{folder}/shards/{}/{}.tar", self.table, self.publications.len());
@@ -92,7 +92,7 @@ impl<'a> ShardWriter<'a> {
         let keys = indices.iter().map(|&index| (index, &samples[index].record));
         let keys: Vec<_> = keys.map(|(index, record)| (index, record.sample_id, record.patient_key)).collect();
         let digest = store.stage(&staged, &mut |out| {
-            members = write_archive(out, &keys, |archive, index| append(archive, &samples[index]))?;
+            members = write_archive(out, &keys, &append)?;
             Ok(())
         })?;
         let path = format!("{DATA}/{}", file_name(epoch, self.table, label, &digest.sha256));
@@ -128,6 +128,13 @@ impl<'a> ShardWriter<'a> {
 pub(super) fn open_staged(store: &dyn DurableStorage, path: &str) -> io::Result<Box<dyn Read + Send>> {
     let file = store.open(path).map_err(io::Error::other)?;
     file.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("expected the staged file {path}, got none")))
+}
+
+/// Opens a part of a committed shard, or a whole staged file.
+pub(super) fn open_part(store: &dyn DurableStorage, part: &PatchPart) -> io::Result<impl Read> {
+    let file = store.open_at(&part.path, part.offset_bytes).map_err(io::Error::other)?;
+    let missing = || format!("expected {}, got none", store.display_path(&part.path));
+    Ok(file.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, missing()))?.take(part.length_bytes))
 }
 
 /// The layout of shards by split, with an index for webdataset's `wids`.

@@ -9,13 +9,15 @@ use std::io::{self, Read, Write};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::shards::{self, ShardLayout, ShardWriter};
+use super::shards::{self, Member, Shard, ShardLayout, ShardWriter};
 use super::tar::TarWriter;
 use super::volume_files::DEFAULT_GZIP_LEVEL;
 use super::{
-    Content, EpochStage, Layout, LayoutReport, SealedLayout, StagedSample, check_gzip_level, check_name, pairs,
+    Content, EpochStage, Layout, LayoutReport, PatchPart, SealedLayout, StagedSample, StagedVolumes, check_gzip_level,
+    check_name, pairs,
 };
 use crate::error::{ConfigError, Result};
+use crate::id::SampleId;
 use crate::record::{FileEntry, Placement, SampleRecord, SplitGuard};
 use crate::store::{DurableStorage, canonical};
 
@@ -87,6 +89,65 @@ pub fn append_sample<W: Write>(
     archive.append(&format!("{key}.label.nii.gz"), label.0, label.1)
 }
 
+/// The parts of the committed shards of a sink, by sample.
+fn committed_members(stage: &EpochStage<'_>, index: &str) -> Result<BTreeMap<SampleId, PatchPart>> {
+    let shards = stage.committed_lists::<Shard>(index)?;
+    let part = |shard: &Shard, member: &Member| PatchPart {
+        path: shard.path.clone(),
+        offset_bytes: member.offset_bytes,
+        length_bytes: member.length_bytes,
+    };
+    let members = shards.iter().flat_map(|shard| shard.samples.iter().map(move |member| (shard, member)));
+    Ok(members.map(|(shard, member)| (member.key, part(shard, member))).collect())
+}
+
+/// The source of the members of a sample.
+enum MemberSource<'a> {
+    /// Staged image and label.
+    Staged(&'a StagedSample, &'a StagedVolumes),
+    /// The members in a committed shard.
+    Committed(&'a PatchPart, &'a StagedSample),
+}
+
+impl<'a> MemberSource<'a> {
+    /// Returns the source of a sample.
+    ///
+    /// # Errors
+    /// If the sample is not committed and has no staged volumes.
+    fn of(sample: &'a StagedSample, committed: &'a BTreeMap<SampleId, PatchPart>) -> Result<Self> {
+        match committed.get(&sample.record.sample_id) {
+            Some(part) => Ok(Self::Committed(part, sample)),
+            None => Ok(Self::Staged(sample, sample.volumes()?)),
+        }
+    }
+
+    fn append(&self, store: &dyn DurableStorage, archive: &mut TarWriter<&mut dyn Write>) -> io::Result<()> {
+        match self {
+            Self::Staged(sample, volumes) => {
+                let mut image = shards::open_staged(store, &volumes.image.path)?;
+                let mut label = shards::open_staged(store, &volumes.label.path)?;
+                let image = (volumes.image.digest.bytes, &mut image as &mut dyn Read);
+                let label = (volumes.label.digest.bytes, &mut label as &mut dyn Read);
+                append_sample(archive, &sample.record, &sample.others, image, label)
+            }
+            Self::Committed(part, _) => archive.append_part(part.length_bytes, &mut shards::open_part(store, part)?),
+        }
+    }
+
+    /// Returns the digests of image and label.
+    fn sha256(&self) -> (Option<String>, Option<String>) {
+        match self {
+            Self::Staged(_, volumes) => {
+                (Some(volumes.image.digest.sha256.clone()), Some(volumes.label.digest.sha256.clone()))
+            }
+            Self::Committed(_, sample) => sample
+                .committed
+                .as_ref()
+                .map_or((None, None), |placement| (placement.image_sha256.clone(), placement.label_sha256.clone())),
+        }
+    }
+}
+
 impl Layout for WebDatasetSink {
     fn name(&self) -> &str {
         &self.name
@@ -108,21 +169,15 @@ impl Layout for WebDatasetSink {
             let label = shards::label(record.split, record.patient_key, self.config.buckets);
             groups.entry(label).or_default().push(index);
         }
-        let volumes = samples.iter().map(StagedSample::volumes).collect::<Result<Vec<_>>>()?;
+        let committed = committed_members(stage, &self.index())?;
+        let sources = samples.iter().map(|sample| MemberSource::of(sample, &committed)).collect::<Result<Vec<_>>>()?;
         let mut writer = ShardWriter::new(stage, &self.name, samples.len());
         for (label, indices) in groups {
-            writer.write(&label, &indices, samples, |archive, sample| {
-                let Some(volumes) = &sample.volumes else { return Ok(()) };
-                let mut image = shards::open_staged(stage.store, &volumes.image.path)?;
-                let mut label = shards::open_staged(stage.store, &volumes.label.path)?;
-                let image = (volumes.image.digest.bytes, &mut image as &mut dyn Read);
-                let label = (volumes.label.digest.bytes, &mut label as &mut dyn Read);
-                append_sample(archive, &sample.record, &sample.others, image, label)
-            })?;
+            writer.write(&label, &indices, samples, |archive, index| sources[index].append(stage.store, archive))?;
         }
         let (mut sealed, shards) = writer.finish(|index, shard, member| Placement {
-            image_sha256: Some(volumes[index].image.digest.sha256.clone()),
-            label_sha256: Some(volumes[index].label.digest.sha256.clone()),
+            image_sha256: sources[index].sha256().0,
+            label_sha256: sources[index].sha256().1,
             shard: Some(shard.path.clone()),
             shard_offset_bytes: Some(member.offset_bytes),
             shard_length_bytes: Some(member.length_bytes),

@@ -208,14 +208,12 @@ impl DurableStorage for DurableFolder {
         }
     }
 
-    fn read_range(&self, name: &str, offset: u64, length: u64) -> Result<Option<Vec<u8>>> {
-        let file = match self.file_system.open_at(name, offset) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            file => file.map_err(|e| self.io_error("cannot read", name, e))?,
-        };
-        let mut bytes = Vec::new();
-        file.take(length).read_to_end(&mut bytes).map_err(|e| self.io_error("cannot read", name, e))?;
-        Ok(Some(bytes))
+    fn open_at(&self, name: &str, offset: u64) -> Result<Option<Box<dyn Read + Send>>> {
+        match self.file_system.open_at(name, offset) {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(self.io_error("cannot read", name, error)),
+        }
     }
 
     fn exists(&self, name: &str) -> Result<bool> {
@@ -236,6 +234,16 @@ impl DurableStorage for DurableFolder {
     fn remove(&self, name: &str) -> Result<()> {
         if !is_removable(name) {
             return Err(self.immutable_error(name, "removed"));
+        }
+        match self.file_system.remove(name) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.io_error("cannot remove", name, error)),
+            _ => Ok(()),
+        }
+    }
+
+    fn purge(&self, name: &str) -> Result<()> {
+        if folder_of(name).is_empty() {
+            return Err(self.immutable_error(name, "purged"));
         }
         match self.file_system.remove(name) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.io_error("cannot remove", name, error)),

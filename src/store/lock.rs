@@ -71,6 +71,37 @@ pub fn lock(path: &Path) -> Result<FileLock, LockError> {
     }
 }
 
+/// Returns whether a process holds the lock of a file, without acquiring it, which would disturb a process that starts; `None` if the
+/// system does not tell.
+///
+/// ```
+/// use freetumor::store::{is_locked, lock};
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("lock");
+/// assert_ne!(is_locked(&path), Some(true));
+/// let held = lock(&path)?;
+/// assert_ne!(is_locked(&path), Some(false));
+/// drop(held);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn is_locked(path: &Path) -> Option<bool> {
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let Ok(metadata) = path.metadata() else { return Some(false) };
+        let (major, minor) = (rustix::fs::major(metadata.dev()), rustix::fs::minor(metadata.dev()));
+        let file = format!("{major:02x}:{minor:02x}:{}", metadata.ino());
+        // A line is `1: FLOCK  ADVISORY  WRITE 4711 fe:00:1234 0 EOF`.
+        let locks = std::fs::read_to_string("/proc/locks").ok()?;
+        Some(locks.lines().any(|line| line.split_whitespace().nth(5) == Some(file.as_str())))
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = path;
+        None
+    }
+}
+
 /// Locks a file as [`lock`] does; `None` if the file system does not support locks. `held` creates the error if another process holds
 /// the lock.
 ///

@@ -28,7 +28,7 @@ pub use atomic::{UNFINISHED, write_atomic, write_named, write_private};
 pub use file_system::{FileSystem, LocalFileSystem};
 pub use folder::DurableFolder;
 pub use links::{check_links, check_writable};
-pub use lock::{FileLock, LockError, lock, lock_if_supported};
+pub use lock::{FileLock, LockError, is_locked, lock, lock_if_supported};
 pub use unused::first_foreign;
 
 use crate::error::Result;
@@ -37,12 +37,12 @@ use crate::error::Result;
 pub const STAGING: &str = "staging";
 
 /// Folders that contain paths of scans or unfinished work, accessible only to their owner.
-pub const PRIVATE: [&str; 2] = [STAGING, "private"];
+pub const PRIVATE: [&str; 3] = [STAGING, "private", "requests"];
 
 /// Paths that may be replaced: the folders of layouts, telemetry and tables, which are regenerated from committed files, and
 /// `private/pipeline.json`, which every start of the run rewrites.
-pub const REPLACEABLE: [&str; 7] =
-    ["layouts", "telemetry", "samples", "scans", "faults", "quality", "private/pipeline.json"];
+pub const REPLACEABLE: [&str; 8] =
+    ["layouts", "requests", "telemetry", "samples", "scans", "faults", "quality", "private/pipeline.json"];
 
 /// Length and digest of a file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -141,6 +141,9 @@ pub trait DurableStorage: Send + Sync {
     /// Opens a file; `None` if the file does not exist.
     fn open(&self, name: &str) -> Result<Option<Box<dyn Read + Send>>>;
 
+    /// Opens a file at an offset; `None` if the file does not exist.
+    fn open_at(&self, name: &str, offset: u64) -> Result<Option<Box<dyn Read + Send>>>;
+
     /// Returns whether a file exists.
     fn exists(&self, name: &str) -> Result<bool>;
 
@@ -149,6 +152,12 @@ pub trait DurableStorage: Send + Sync {
 
     /// Removes a staged or replaceable file or folder; an absent one is not an error.
     fn remove(&self, name: &str) -> Result<()>;
+
+    /// Removes a committed file that no state of the run names any more; an absent one is not an error.
+    ///
+    /// # Errors
+    /// If the file is `run.json`, which every state needs.
+    fn purge(&self, name: &str) -> Result<()>;
 
     /// Creates a hard link to a file in a replaceable folder. An existing file of that name is replaced unless it is such a link: it may
     /// be a damaged copy.
@@ -185,11 +194,10 @@ pub trait DurableStorage: Send + Sync {
 
     /// Reads at most `length` bytes of a file from `offset`, fewer at the end of the file; `None` if the file does not exist.
     fn read_range(&self, name: &str, offset: u64, length: u64) -> Result<Option<Vec<u8>>> {
-        let Some(mut file) = self.open(name)? else { return Ok(None) };
+        let Some(file) = self.open_at(name, offset)? else { return Ok(None) };
         let mut bytes = Vec::new();
-        std::io::copy(&mut file.by_ref().take(offset), &mut std::io::sink())
-            .and_then(|_| file.take(length).read_to_end(&mut bytes))
-            .map_err(|e| crate::error::Error::io("cannot read", self.display_path(name), e))?;
+        let read = file.take(length).read_to_end(&mut bytes);
+        read.map_err(|e| crate::error::Error::io("cannot read", self.display_path(name), e))?;
         Ok(Some(bytes))
     }
 

@@ -52,6 +52,8 @@ pub(crate) use site::boundary_distance_mm;
 pub use steering::Steering;
 pub use tumor_numbers::{RealNumbers, TumorNumbers, TumorsPerScan};
 
+use std::path::PathBuf;
+
 use crate::error::Fault;
 use crate::id::{CandidateDigest, FieldHasher};
 use crate::inference::Inference;
@@ -181,6 +183,11 @@ pub trait Synthesize: Send + Sync {
         scan: &'scan MaskedScan,
         organ: &'scan Organ,
     ) -> Result<Box<dyn Attempts + 'scan>, Fault>;
+
+    /// Returns the files and folders that the stage reads for every scan, beside its weights, which its digest covers.
+    fn program_files(&self) -> &[PathBuf] {
+        &[]
+    }
 
     /// Returns the network of the synthesis, if it has one.
     fn inference(&self) -> Option<&Inference> {

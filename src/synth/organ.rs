@@ -161,6 +161,7 @@ pub(crate) mod testing {
             patient_key: PatientKey::from_bytes([0; 8]),
             bytes: 0,
             modified_s: 0,
+            version: Default::default(),
         };
         let companions = Arc::new(NoCompanions);
         let scan = Scan { entry, digest: ScanDigest::from_bytes([0; 32]), volume: Volume { grid, voxels }, companions };

@@ -123,6 +123,7 @@ mod tests {
             patient_key: PatientKey::from_bytes([patient; 8]),
             bytes,
             modified_s: 77,
+            version: Default::default(),
         }
     }
 

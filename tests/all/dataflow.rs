@@ -261,23 +261,6 @@ fn epoch_size_does_not_change_status_of_equal_and_failed_scans() {
 }
 
 #[test]
-fn changed_scan_is_reported_and_ingested_only_by_new_folder() {
-    let archive = Archive::new();
-    archive.add("a", 10, false);
-    archive.add("b", 20, true);
-    let first = archive.run("run", 4).unwrap();
-    assert_eq!((first.new_scans, first.faults, first.changed_scans), (2, 1, 0));
-    archive.add("a", 1000, true);
-    let path = archive.folder.path().join("ct/a/ct.nii");
-    let later = std::time::SystemTime::now() + std::time::Duration::from_secs(60);
-    std::fs::File::options().write(true).open(path).unwrap().set_modified(later).unwrap();
-    let again = archive.run("run", 4).unwrap();
-    assert_eq!((again.new_scans, again.faults, again.changed_scans), (0, 1, 1));
-    let other = archive.run("other", 4).unwrap();
-    assert_eq!((other.new_scans, other.faults, other.changed_scans), (2, 0, 0));
-}
-
-#[test]
 fn resumed_run_fails_on_damaged_tables() {
     let archive = Archive::new();
     archive.add("a", 10, true);

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use freetumor::dataflow::telemetry::Telemetry;
 use freetumor::dataflow::{
-    KnownScans, Ledger, Progress, QualityChange, Schedule, StageReport, StageRunner, deduplicate,
+    KnownScans, Ledger, Listing, Progress, QualityChange, ScanChanges, Schedule, StageReport, StageRunner, deduplicate,
+    known_scans,
 };
 use freetumor::error::Result;
 use freetumor::graph::Plan;
@@ -17,8 +18,10 @@ use freetumor::run::spool::ScanOutcome;
 pub fn plain_loop(plan: Plan, folder: &Path) -> Result<()> {
     let (ledger, spool) = Ledger::open(folder, &plan)?;
     let (open, next) = ledger.open_epochs()?;
-    let schedule = Schedule::new(&plan, open, next, &ledger.ingested()?, None)?;
-    let known = ledger.known_scans()?;
+    let scans = ledger.scans()?;
+    let changes = ScanChanges::new(&plan, &Listing::of(&plan)?, &scans, &|ids| ledger.keys_of(ids))?;
+    let schedule = Schedule::new(&plan, open, next, &scans, &changes, None);
+    let known = known_scans(&scans, &schedule);
     let runner =
         StageRunner { plan, spool, telemetry: Telemetry::sums_only(), progress: Arc::new(Progress::default()) };
     let mut counts: BTreeMap<QualityGroup, isize> = ledger.quality_counts().into_iter().collect();
@@ -39,7 +42,10 @@ pub fn plain_loop(plan: Plan, folder: &Path) -> Result<()> {
         for group in outcomes.iter().flat_map(|outcome| &outcome.samples).filter_map(QualityGroup::of) {
             *counts.entry(group).or_default() += 1;
         }
-        let changes = changes(&mut recorded_counts, &counts, epoch);
+        for group in ledger.leaving_rows(epoch)?.iter().filter_map(QualityGroup::of) {
+            *counts.entry(group).or_default() -= 1;
+        }
+        let changes = quality_changes(&mut recorded_counts, &counts, epoch);
         ledger.commit(epoch, &outcomes, &changes)?;
         runner.spool.clear(epoch)?;
     }
@@ -60,6 +66,9 @@ fn run_scan(
         Ok(scan) => scan,
         Err(fault) => return Ok(vec![StageReport::failed(fault, None)]),
     };
+    if known.is_withdrawn(scan.digest) {
+        return Ok(vec![StageReport::withdrawn()]);
+    }
     if let Some(first) = known.find_before(scan.digest, epoch) {
         return Ok(vec![StageReport::duplicate(&scan, first)]);
     }
@@ -78,7 +87,7 @@ fn run_scan(
 }
 
 /// Returns the changes from the recorded counts to `counts`, and records them.
-fn changes(
+fn quality_changes(
     recorded: &mut BTreeMap<QualityGroup, isize>,
     counts: &BTreeMap<QualityGroup, isize>,
     epoch: u64,

@@ -4,6 +4,7 @@ mod architecture;
 mod bad_dicom;
 mod bad_input;
 mod calibrate;
+mod changes;
 mod cli;
 mod command;
 mod common;

@@ -123,6 +123,7 @@ fn scan_without_labels(volume: Volume) -> Scan {
         patient_key: PatientKey::from_bytes([0; 8]),
         bytes: 0,
         modified_s: 0,
+        version: Default::default(),
     };
     Scan { entry, digest: ScanDigest::from_bytes([0; 32]), volume, companions: Arc::new(NoCompanions) }
 }

@@ -47,6 +47,7 @@ fn scan(spacing_mm: [f64; 3]) -> MaskedScan {
         patient_key: freetumor::id::PatientKey::from_bytes([0; 8]),
         bytes: 0,
         modified_s: 0,
+        version: Default::default(),
     };
     let volume = Volume { grid, voxels: Voxels::I16(hu) };
     let scan = Scan {

@@ -123,6 +123,7 @@ fn masked(path: &str) -> MaskedScan {
         patient_key: PatientKey::from_bytes([0; 8]),
         bytes: 0,
         modified_s: 0,
+        version: Default::default(),
     };
     let scan = Scan { entry, digest: ScanDigest::from_bytes([0; 32]), volume, companions: Arc::new(NoCompanions) };
     MaskedScan { scan: Arc::new(scan), mask: OrganMask { labels, organs: Arc::new([]), coverage: 1.0 } }

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io::{self, Read};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use rayon::prelude::*;
@@ -12,10 +12,13 @@ use rayon::prelude::*;
 use super::codec;
 use super::frame::Frame;
 use super::worker::{self, MESSAGE_BYTES};
-use crate::error::{Fault, FaultKind};
+use crate::error::{Fault, FaultKind, is_killed};
 
 /// Default limit of threads of one decoder.
 pub(super) const DEFAULT_THREADS: usize = 8;
+
+/// Longest wait that counts towards the timeout; a longer one means that this process was suspended.
+const LONGEST_GAP: Duration = Duration::from_secs(1);
 
 /// The pixels of each frame, or the first fault.
 type DecodedFrames = Result<Vec<Vec<u8>>, Fault>;
@@ -126,28 +129,47 @@ impl DecoderProcess {
     fn decode(&mut self, frames: Vec<Frame>, timeout: Duration) -> DecodedFrames {
         // If the thread has ended, its error is among the responses.
         let _ = self.frames.send(frames);
-        match self.responses.recv_timeout(timeout) {
+        match self.response(timeout) {
             Ok(Ok(decoded)) => decoded,
             Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
                 Err(process_fault(format!("sent an invalid response ({error})")))
             }
-            Ok(Err(_)) | Err(RecvTimeoutError::Disconnected) => Err(process_fault(self.exit_reason())),
+            Ok(Err(_)) | Err(RecvTimeoutError::Disconnected) => {
+                let (kind, reason) = self.exit_reason();
+                Err(Fault { kind, ..process_fault(reason) })
+            }
             Err(RecvTimeoutError::Timeout) => {
                 Err(process_fault(format!("did not respond within {:.1} s and was stopped", timeout.as_secs_f64())))
             }
         }
     }
 
+    /// Waits for the response to a batch. Only time in which this process ran counts: a suspended machine is no fault of the slices.
+    fn response(&self, timeout: Duration) -> Result<io::Result<DecodedFrames>, RecvTimeoutError> {
+        let mut waited = Duration::ZERO;
+        loop {
+            let start = Instant::now();
+            match self.responses.recv_timeout(timeout.saturating_sub(waited).min(LONGEST_GAP)) {
+                Err(RecvTimeoutError::Timeout) => waited += start.elapsed().min(LONGEST_GAP),
+                response => return response,
+            }
+            if waited >= timeout {
+                return Err(RecvTimeoutError::Timeout);
+            }
+        }
+    }
+
     /// Waits up to a second for a process that closed its pipes, and describes its exit.
-    fn exit_reason(&mut self) -> String {
+    fn exit_reason(&mut self) -> (FaultKind, String) {
         for _ in 0..100 {
             match self.process.try_wait() {
-                Ok(Some(status)) => return describe(status),
+                Ok(Some(status)) if is_killed(status) => return (FaultKind::Interrupted, describe(status)),
+                Ok(Some(status)) => return (FaultKind::Panic, describe(status)),
                 Ok(None) => std::thread::sleep(Duration::from_millis(10)),
                 Err(_) => break,
             }
         }
-        "closed its pipes and was stopped".into()
+        (FaultKind::Panic, "closed its pipes and was stopped".into())
     }
 }
 
@@ -238,8 +260,6 @@ fn read_response(output: &mut impl Read, expected: usize) -> io::Result<Result<V
 
 #[cfg(all(test, unix))]
 mod tests {
-    use std::time::Instant;
-
     use super::super::pixels::PixelFormat;
     use super::super::syntax::Syntax;
     use super::*;

@@ -15,7 +15,7 @@ use super::slice::{Image, Slice};
 use super::stack::Stack;
 use super::structure::FrameOfReference;
 use crate::error::{Fault, FaultKind};
-use crate::ingest::ScanHeader;
+use crate::ingest::{FileState, ScanHeader};
 use crate::volume::Volume;
 
 /// Memory of a decoder for one pixel: its 32-bit copies and the result.
@@ -56,6 +56,13 @@ impl Series {
     /// Returns the time of the last modification of a file of the series, in seconds since 1970.
     pub fn modified_s(&self) -> i64 {
         self.slices().map(|slice| slice.modified_s).max().unwrap_or(0)
+    }
+
+    /// Returns the states of the files of the series, sorted.
+    pub fn file_states(&self) -> Vec<FileState> {
+        let mut states: Vec<_> = self.slices().map(|slice| slice.state).collect();
+        states.sort_unstable();
+        states
     }
 
     /// Returns the place and identity of the series, to find its continuation in another folder; `None` without a readable slice.

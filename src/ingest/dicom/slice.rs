@@ -1,7 +1,6 @@
 //! One file of a series: its header and the image that the header describes.
 
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
 
 use dicom_core::Tag;
 use dicom_dictionary_std::tags;
@@ -16,6 +15,7 @@ use super::object::{ObjectClass, is_other_file_by_name};
 use super::pixels::{PixelFormat, Rescale, swap_pairs};
 use super::syntax::Syntax;
 use crate::error::{Fault, FaultKind};
+use crate::ingest::version::{FileState, modified_s};
 
 /// The elements that reading a slice needs, beside those of its [`SliceKeys`].
 const TAGS: [Tag; 22] = [
@@ -64,6 +64,7 @@ pub(super) struct Slice {
     pub path: PathBuf,
     pub bytes: u64,
     pub modified_s: i64,
+    pub state: FileState,
     /// Hash of the identifier of its series; `None` if the file cannot be read so far.
     pub series: Option<[u8; 32]>,
     /// Whether its header states a modality other than CT.
@@ -91,14 +92,13 @@ pub(super) struct Image {
 impl Slice {
     /// Reads the header of the file at `path`.
     pub fn open(path: &Path) -> FileContent {
-        let (bytes, modified_s) = std::fs::metadata(path).map_or((0, 0), |file| {
-            let modified = file.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-            (file.len(), modified.map_or(0, |time| time.as_secs() as i64))
-        });
+        let metadata = std::fs::metadata(path).ok();
+        let (bytes, modified_s) = metadata.as_ref().map_or((0, 0), |file| (file.len(), modified_s(file)));
         let mut slice = Self {
             path: path.to_owned(),
             bytes,
             modified_s,
+            state: metadata.as_ref().map_or(FileState::Absent, FileState::of_metadata),
             series: None,
             other_modality: false,
             localizer: false,

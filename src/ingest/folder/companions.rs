@@ -9,7 +9,7 @@ use crate::ingest::dicom::{FrameOfReference, StructureFile};
 use crate::ingest::file::{is_dicom_slice, stem};
 use crate::ingest::key::{key_of, path_of};
 use crate::ingest::label_names::data_set_label_names;
-use crate::ingest::{Companions, Structures, nifti, volume_file};
+use crate::ingest::{Companions, FileState, Structures, nifti, volume_file};
 use crate::volume::{Grid, Labels};
 
 /// Memory of reading a structure file, as a multiple of its bytes: the file, its elements and its points or pixels.
@@ -117,6 +117,10 @@ impl Companions for FolderCompanions {
         let max_bytes = self.limits.held_bytes / STRUCTURE_MEMORY_RATIO;
         let file = StructureFile::read(&path, self.frame, max_bytes);
         file.map(|file| Some(Box::new(file) as Box<dyn Structures>)).map_err(|fault| fault.at(Stage::Mask))
+    }
+
+    fn file_states(&self, pattern: &str) -> Vec<FileState> {
+        self.path_of(pattern).map_or_else(|_| Vec::new(), |path| FileState::of_path(&path))
     }
 
     fn exists(&self, pattern: &str) -> bool {

@@ -16,11 +16,13 @@ pub(super) use self::companions::{FolderCompanions, resolve};
 use self::remarks::Remarks;
 use self::walk::{MatchedPath, PathKind};
 use super::dicom::{self, Decoder, DicomFolder, FolderFilter, FrameOfReference, Series};
-use super::file::{check_regular, missing};
+use super::file::{check_regular, check_root, missing};
 use super::key::path_of;
 use super::patient::{PatientConfig, PatientRule, PatientSecret};
+use super::version::{FileState, VersionHasher, modified_s};
 use super::{Companions, Scan, ScanEntry, ScanHeader, Source, content_digest, nifti, volume_file};
 use crate::error::{ConfigError, Error, Fault, FaultKind, Result};
+use crate::id::ScanVersion;
 
 /// The scope of patients of DICOM headers: equal PatientIDs are the same person in every archive.
 const DICOM_SCOPE: &str = "DICOM PatientID";
@@ -147,7 +149,7 @@ impl FolderSource {
 
     /// Lists the entries of a path, and adds to the remarks what a DICOM folder contains beside its scans.
     fn entries_of(&self, found: MatchedPath, secret: &PatientSecret, remarks: &mut Remarks) -> Vec<ScanEntry> {
-        let entry = |key: String, bytes: u64, modified_s: i64, header_patient: Option<String>| ScanEntry {
+        let entry = |key: String, files: ScanFiles, header_patient: Option<String>| ScanEntry {
             scan_id: secret.scan_id(&self.name, &key),
             source: self.name.clone(),
             dataset: self.dataset.clone(),
@@ -158,15 +160,15 @@ impl FolderSource {
                 (None, None) => secret.patient_key(&self.dataset, &key),
             },
             key,
-            bytes,
-            modified_s,
+            bytes: files.bytes,
+            modified_s: files.modified_s,
+            version: files.version,
         };
         if found.kind == PathKind::File {
-            let (bytes, modified_s) = self.with_data_file(&found);
-            return vec![entry(found.key.clone(), bytes, modified_s, None)];
+            return vec![entry(found.key.clone(), self.with_data_file(&found), None)];
         }
         if found.kind != PathKind::Folder {
-            return vec![entry(found.key.clone(), found.bytes, found.modified_s, None)];
+            return vec![entry(found.key.clone(), ScanFiles::of_unread(&found, &[]), None)];
         }
         let folder = self.list_folder(&self.root.join(path_of(&found.key))).unwrap_or_default();
         remarks.add_folder(&folder);
@@ -174,14 +176,15 @@ impl FolderSource {
         let series = folder.into_scans();
         if series.is_empty() {
             remarks.add_fault(&without_series(&other_files));
-            return vec![entry(found.key.clone(), found.bytes, found.modified_s, None)];
+            let states = FileState::of_path(&self.root.join(path_of(&found.key)));
+            return vec![entry(found.key.clone(), ScanFiles::of_unread(&found, &states), None)];
         }
         let entries = series.into_iter().map(|series| {
             let patient = match self.patient {
                 PatientRule::Dicom => dicom::patient_id(&series).ok().flatten(),
                 _ => None,
             };
-            let entry = entry(format!("{}#{}", found.key, series.id()), series.bytes(), series.modified_s(), patient);
+            let entry = entry(format!("{}#{}", found.key, series.id()), ScanFiles::of_series(&series), patient);
             remarks.add_scan(&found.key, entry.scan_id, &series);
             entry
         });
@@ -201,16 +204,24 @@ impl FolderSource {
         )
     }
 
-    /// Returns the bytes and the last modification of a file and of the data file that its header names.
-    fn with_data_file(&self, found: &MatchedPath) -> (u64, i64) {
+    /// Returns the size and version of a file and of the data file that its header names.
+    fn with_data_file(&self, found: &MatchedPath) -> ScanFiles {
         let path = self.root.join(path_of(&found.key));
         let is_header = path
             .extension()
             .is_some_and(|ending| HEADER_ENDINGS.iter().any(|known| ending.eq_ignore_ascii_case(known)));
         let data_file = is_header.then(|| volume_file::data_file(&path)).flatten();
-        match data_file.and_then(|path| path.metadata().ok()) {
-            Some(data) => (found.bytes + data.len(), found.modified_s.max(walk::modified_s(&data))),
-            None => (found.bytes, found.modified_s),
+        let data = data_file.as_ref().and_then(|path| path.metadata().ok());
+        let version = VersionHasher::new().add_files("scan", [found.state]);
+        let version = match &data_file {
+            Some(path) => version.add_files("data", [FileState::of(path)]),
+            None => version,
+        };
+        let (bytes, modified_s) = data.map_or((0, i64::MIN), |data| (data.len(), modified_s(&data)));
+        ScanFiles {
+            bytes: found.bytes + bytes,
+            modified_s: found.modified_s.max(modified_s),
+            version: version.finish(),
         }
     }
 
@@ -261,6 +272,29 @@ impl FolderSource {
     }
 }
 
+/// The size and version of the files of a scan.
+struct ScanFiles {
+    bytes: u64,
+    modified_s: i64,
+    version: ScanVersion,
+}
+
+impl ScanFiles {
+    fn of_series(series: &Series) -> Self {
+        let version = VersionHasher::new().add_files("scan", series.file_states());
+        // A fault of the headers may depend on the other files of the folder.
+        let fault = dicom::read_header(series).err();
+        let version = version.add_text("fault", fault.as_ref().map_or("", |fault| &fault.message));
+        Self { bytes: series.bytes(), modified_s: series.modified_s(), version: version.finish() }
+    }
+
+    /// Returns the version of a path that is not a scan; reading it is a fault.
+    fn of_unread(found: &MatchedPath, files: &[FileState]) -> Self {
+        let version = VersionHasher::new().add_files("scan", [found.state]).add_files("folder", files.iter().copied());
+        Self { bytes: found.bytes, modified_s: found.modified_s, version: version.finish() }
+    }
+}
+
 /// The location of a scan.
 enum ScanLocation {
     File(PathBuf),
@@ -307,6 +341,10 @@ impl Source for FolderSource {
         }
     }
 
+    fn check_available(&self) -> Result<()> {
+        check_root(&self.root)
+    }
+
     fn companions(&self, entry: &ScanEntry) -> Option<Arc<dyn Companions>> {
         let path = self.root.join(path_of(&entry.key));
         let path = match entry.key.rsplit_once('#') {
@@ -318,6 +356,31 @@ impl Source for FolderSource {
 
     fn patient_secret(&self) -> Result<Option<PatientSecret>> {
         PatientSecret::load(self.secret_file.as_deref()).map(Some)
+    }
+
+    fn version(&self, entry: &ScanEntry) -> Result<ScanVersion, Fault> {
+        let path = self.root.join(path_of(&entry.key));
+        let metadata = path.metadata();
+        let found = |kind, state| {
+            let (bytes, modified_s) = metadata.as_ref().map_or((0, 0), |data| (data.len(), modified_s(data)));
+            MatchedPath { key: entry.key.clone(), kind, bytes, modified_s, state }
+        };
+        match &metadata {
+            Ok(data) if data.is_dir() => {
+                let found = found(PathKind::Folder, FileState::of_metadata(data));
+                Ok(ScanFiles::of_unread(&found, &FileState::of_path(&path)).version)
+            }
+            Ok(data) => Ok(self.with_data_file(&found(PathKind::File, FileState::of_metadata(data))).version),
+            Err(_) => match self.locate(entry) {
+                Ok(ScanLocation::Series(_, series)) => Ok(ScanFiles::of_series(&series).version),
+                Ok(ScanLocation::File(path)) => Err(missing(&path)),
+                // A broken link is listed as it is.
+                Err(_) if path.is_symlink() => {
+                    Ok(ScanFiles::of_unread(&found(PathKind::BrokenLink, FileState::Absent), &[]).version)
+                }
+                Err(fault) => Err(fault),
+            },
+        }
     }
 
     fn header(&self, entry: &ScanEntry) -> Result<ScanHeader, Fault> {

@@ -1,15 +1,14 @@
 //! Search for the paths below a root that match the patterns.
 
 use std::ffi::OsStr;
-use std::fs::Metadata;
 use std::io;
 use std::path::Path;
-use std::time::UNIX_EPOCH;
 
 use globset::GlobSet;
 use walkdir::WalkDir;
 
 use crate::ingest::key::{key_of, path_of};
+use crate::ingest::version::{FileState, modified_s};
 
 /// The kind of a path below the root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +30,7 @@ pub(super) struct MatchedPath {
     pub kind: PathKind,
     pub bytes: u64,
     pub modified_s: i64,
+    pub state: FileState,
 }
 
 /// Finds every path below `root` that is included and not excluded, in no particular order, and the broken links that may have been
@@ -73,6 +73,7 @@ pub(super) fn find(root: &Path, include: &GlobSet, exclude: &GlobSet) -> io::Res
             kind: if is_folder { PathKind::Folder } else { PathKind::File },
             bytes: if is_folder { 0 } else { metadata.len() },
             modified_s: modified_s(&metadata),
+            state: FileState::of_metadata(&metadata),
         });
     }
     Ok(found)
@@ -88,7 +89,7 @@ fn unlisted(root: &Path, error: &walkdir::Error) -> Option<MatchedPath> {
         _ => PathKind::Unreadable,
     };
     let key = key_of(path.strip_prefix(root).ok()?);
-    (!key.is_empty()).then_some(MatchedPath { key, kind, bytes: 0, modified_s: 0 })
+    (!key.is_empty()).then_some(MatchedPath { key, kind, bytes: 0, modified_s: 0, state: FileState::Absent })
 }
 
 /// Returns whether the target of a broken link may have been a scan, or a folder with scans: a name without an extension may be a folder.
@@ -100,12 +101,4 @@ fn is_possible_scan(relative: &Path, include: &GlobSet, exclude: &GlobSet) -> bo
 /// Returns whether a name starts with a dot: `.DS_Store`, `._ct.nii.gz`, unfinished copies of other programs.
 fn is_hidden(name: &OsStr) -> bool {
     name.as_encoded_bytes().starts_with(b".")
-}
-
-pub(super) fn modified_s(metadata: &Metadata) -> i64 {
-    let Ok(modified) = metadata.modified() else { return 0 };
-    match modified.duration_since(UNIX_EPOCH) {
-        Ok(after) => after.as_secs() as i64,
-        Err(before) => -(before.duration().as_secs() as i64),
-    }
 }

@@ -21,17 +21,18 @@ mod nnunet;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
 
 pub use decathlon::DecathlonListConfig;
 pub use nnunet::{NnunetListConfig, NnunetPart};
 
-use super::file::stem;
+use super::file::{check_root, stem};
 use super::folder::{FolderCompanions, resolve};
 use super::label_names::data_set_label_names;
 use super::patient::{PatientConfig, PatientRule, PatientSecret};
+use super::version::{FileState, VersionHasher, modified_s};
 use super::{Companions, Scan, ScanEntry, ScanHeader, Source, Structures, content_digest, nifti, volume_file};
 use crate::error::{ConfigError, Fault, FaultKind, Result, Stage};
+use crate::id::ScanVersion;
 use crate::volume::{Grid, Labels};
 
 /// The pattern for the label that a list names.
@@ -85,6 +86,10 @@ impl ListSource {
         }
     }
 
+    fn version_of(&self, listed: &ListEntry) -> ScanVersion {
+        VersionHasher::new().add_files("scan", [FileState::of(&self.root.join(&listed.image))]).finish()
+    }
+
     fn list_entry(&self, entry: &ScanEntry) -> Result<&ListEntry, Fault> {
         let found = self.scans.binary_search_by(|listed| listed.image.cmp(&entry.key));
         found
@@ -98,16 +103,15 @@ impl Source for ListSource {
         let secret = self.secret()?;
         let entry = |listed: &ListEntry| {
             let metadata = self.root.join(&listed.image).metadata().ok();
-            let modified = metadata.as_ref().and_then(|metadata| metadata.modified().ok());
-            let modified = modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
             ScanEntry {
                 scan_id: secret.scan_id(&self.name, &listed.image),
                 source: self.name.clone(),
                 key: listed.image.clone(),
                 dataset: self.dataset.clone(),
                 patient_key: secret.patient_key(&self.dataset, &listed.patient),
-                bytes: metadata.map_or(0, |metadata| metadata.len()),
-                modified_s: modified.map_or(0, |time| time.as_secs() as i64),
+                bytes: metadata.as_ref().map_or(0, |metadata| metadata.len()),
+                modified_s: metadata.as_ref().map_or(0, modified_s),
+                version: self.version_of(listed),
             }
         };
         Ok(self.scans.iter().map(entry).collect())
@@ -117,12 +121,20 @@ impl Source for ListSource {
         "the list has no scans in the selected part".to_owned()
     }
 
+    fn check_available(&self) -> Result<()> {
+        check_root(&self.root)
+    }
+
     fn companions(&self, entry: &ScanEntry) -> Option<Arc<dyn Companions>> {
         self.list_entry(entry).ok().map(|listed| Arc::new(self.companions_of(listed)) as Arc<dyn Companions>)
     }
 
     fn patient_secret(&self) -> Result<Option<PatientSecret>> {
         self.secret().map(Some)
+    }
+
+    fn version(&self, entry: &ScanEntry) -> Result<ScanVersion, Fault> {
+        self.list_entry(entry).map(|listed| self.version_of(listed))
     }
 
     fn header(&self, entry: &ScanEntry) -> Result<ScanHeader, Fault> {
@@ -183,6 +195,13 @@ impl Companions for ListCompanions {
         match &self.label {
             Some(path) if pattern == LABEL => data_set_label_names(path),
             _ => self.folder.data_set_label_names(pattern),
+        }
+    }
+
+    fn file_states(&self, pattern: &str) -> Vec<FileState> {
+        match &self.label {
+            Some(path) if pattern == LABEL => FileState::of_path(path),
+            _ => self.folder.file_states(pattern),
         }
     }
 

@@ -25,7 +25,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Companions, Scan, ScanEntry, ScanHeader, Source, content_digest};
 use crate::error::{ConfigError, Fault, FaultKind, Result};
-use crate::id::{FieldHasher, PatientKey, ScanId};
+use crate::id::{FieldHasher, PatientKey, ScanId, ScanVersion};
 use crate::random::Key;
 use crate::volume::{Affine, Array3, Grid, Labels, Volume, Voxels};
 pub use lesion::LesionConfig;
@@ -147,6 +147,7 @@ impl PhantomSource {
             patient_key: PatientKey::from_hash(&patient.finalize()),
             bytes: 2 * self.grid().voxels() as u64,
             modified_s: 0,
+            version: ScanVersion::default(),
         }
     }
 

@@ -84,10 +84,7 @@ impl RunSamples {
     /// # Errors
     /// Returns an error if the private files of an epoch cannot be read; `on_scan` was called with the scans of earlier epochs.
     pub fn for_each_scan(&self, mut on_scan: impl FnMut(ScanEntry)) -> Result<()> {
-        for epoch in self.snapshot.head.epoch.iter().flat_map(|last| 0..=*last) {
-            self.run.scan_entries(epoch)?.into_iter().for_each(&mut on_scan);
-        }
-        Ok(())
+        self.run.for_each_entry(self.snapshot.head.epoch.map_or(0, |last| last + 1), &mut on_scan)
     }
 }
 
@@ -119,6 +116,7 @@ fn read(folder: &Path, pair: &Pair, organs: &Arc<[Organ]>) -> Result<MaskedScan,
         patient_key: pair.patient_key,
         bytes: pair.image.bytes,
         modified_s: 0,
+        version: Default::default(),
     };
     let scan = Scan { entry, digest: content_digest(&volume), volume, companions: Arc::new(NoCompanions) };
     let mask = OrganMask { labels: labels.ids.map(|id| *id as u8), organs: Arc::clone(organs), coverage: 1.0 };

@@ -10,7 +10,7 @@ use freetumor::error::ErrorKind;
 use freetumor::random::Key;
 use freetumor::record::FileEntry;
 use freetumor::run::seal::{SealedEpoch, seal};
-use freetumor::run::{CHECKPOINT_INTERVAL, Counts, RunFolder};
+use freetumor::run::{CHECKPOINT_INTERVAL, Counts, EpochChanges, RunFolder};
 use freetumor::sink::Layout;
 use freetumor::store::canonical;
 use freetumor::store::{DurableFolder, DurableStorage, REPLACEABLE, STAGING};
@@ -92,7 +92,7 @@ fn load_verified_returns_intact_spools_and_removes_damaged_ones() {
     let store = store_on(&file_system);
     let mut writer = RunFolder::create_or_resume_in(Arc::clone(&store), &fixture::manifest(7)).unwrap();
     let entries: Vec<_> = (0..6).map(fixture::entry).collect();
-    writer.ingest(&entries).unwrap();
+    writer.ingest(&EpochChanges::of_entries(entries.clone())).unwrap();
     let spool = writer.spool(fixture::layouts(&sinks));
     let outcomes: Vec<_> = entries.iter().map(|entry| fixture::spool_scan(&spool, 0, entry, SHAPE).unwrap()).collect();
     let damaged =
@@ -122,10 +122,10 @@ fn slower_of_two_writers_is_fenced() {
     let file_system = SimulatedFileSystem::default();
     let [mut first, mut second] =
         [(); 2].map(|()| RunFolder::create_or_resume_in(store_on(&file_system), &fixture::manifest(7)).unwrap());
-    first.ingest(&[fixture::entry(0)]).unwrap();
-    assert!(second.ingest(&[fixture::entry(1)]).unwrap_err().to_string().contains("fenced"));
+    first.ingest(&EpochChanges::of_entries([fixture::entry(0)])).unwrap();
+    assert!(second.ingest(&EpochChanges::of_entries([fixture::entry(1)])).unwrap_err().to_string().contains("fenced"));
     // Equal manifests are not a conflict: both writers write the same bytes.
-    assert_eq!(second.ingest(&[fixture::entry(0)]).unwrap(), 0);
+    assert_eq!(second.ingest(&EpochChanges::of_entries([fixture::entry(0)])).unwrap(), 0);
     first.commit(SealedEpoch::default()).unwrap();
     let other = SealedEpoch { counts: Counts { scans: 1, ..Counts::default() }, ..SealedEpoch::default() };
     assert!(second.commit(other).unwrap_err().to_string().contains("fenced"));
@@ -136,16 +136,16 @@ fn commit_fails_out_of_order_or_without_manifest() {
     let file_system = SimulatedFileSystem::default();
     let mut writer = RunFolder::create_or_resume_in(store_on(&file_system), &fixture::manifest(7)).unwrap();
     assert!(writer.commit(SealedEpoch::default()).is_err(), "nothing was ingested");
-    writer.ingest(&[fixture::entry(0)]).unwrap();
-    writer.ingest(&[fixture::entry(1)]).unwrap();
+    writer.ingest(&EpochChanges::of_entries([fixture::entry(0)])).unwrap();
+    writer.ingest(&EpochChanges::of_entries([fixture::entry(1)])).unwrap();
     assert!(writer.commit(SealedEpoch { epoch: 1, ..SealedEpoch::default() }).is_err());
     writer.commit(SealedEpoch::default()).unwrap();
-    let twice = writer.ingest(&[fixture::entry(2), fixture::entry(2)]).unwrap_err();
+    let twice = writer.ingest(&EpochChanges::of_entries([fixture::entry(2), fixture::entry(2)])).unwrap_err();
     assert!(twice.to_string().contains("twice"));
     let again = RunFolder::create_or_resume_in(store_on(&file_system), &fixture::manifest(7)).unwrap();
     assert_eq!((again.next_epoch(), again.next_ingest()), (1, 2));
     assert_eq!(again.folder().scan_entries(1).unwrap(), [fixture::entry(1)]);
-    assert_eq!(again.ingested().unwrap().len(), 2);
+    assert_eq!(again.ingested().unwrap().entries.len(), 2);
 }
 
 #[test]
@@ -168,12 +168,12 @@ fn create_or_resume_fails_on_locked_folder_and_other_pipeline() {
 #[test]
 fn older_format_error_names_versions() {
     let root = tempfile::tempdir().unwrap();
-    std::fs::write(root.path().join("run.json"), r#"{"format": 3, "seed": 7}"#).unwrap();
+    std::fs::write(root.path().join("run.json"), r#"{"format": 4, "seed": 7}"#).unwrap();
     for error in [
         RunFolder::open(root.path()).err().unwrap(),
         RunFolder::create_or_resume(root.path(), &fixture::manifest(7)).err().unwrap(),
     ] {
-        assert!(error.to_string().contains("expected format 4, got 3"), "{error}");
+        assert!(error.to_string().contains("expected format 5, got 4"), "{error}");
         assert!(error.hint().unwrap().contains("run the pipeline again into a new folder"), "{error:?}");
     }
 }
@@ -250,10 +250,11 @@ fn long_run(file_system: &SimulatedFileSystem, epochs: u64) {
         rows: 1,
     };
     for epoch in writer.next_epoch()..epochs {
-        writer.ingest(&[]).unwrap();
+        writer.ingest(&EpochChanges::default()).unwrap();
         let remove = if epoch % 3 == 2 { vec![file(epoch - 1)] } else { Vec::new() };
         let counts = Counts { scans: 2, ..Counts::default() };
-        writer.commit(SealedEpoch { epoch, add: vec![file(epoch)], remove, counts }).unwrap();
+        let sealed = SealedEpoch { epoch, add: vec![file(epoch)], remove, counts, removed: Counts::default() };
+        writer.commit(sealed).unwrap();
     }
 }
 
@@ -349,7 +350,7 @@ fn verify_detects_damage_of_every_file() {
 fn scan_entries_fails_without_private_folder() {
     let root = tempfile::tempdir().unwrap();
     let mut writer = RunFolder::create_or_resume(root.path(), &fixture::manifest(7)).unwrap();
-    writer.ingest(&[fixture::entry(0)]).unwrap();
+    writer.ingest(&EpochChanges::of_entries([fixture::entry(0)])).unwrap();
     std::fs::remove_dir_all(root.path().join("private")).unwrap();
     let error = writer.folder().scan_entries(0).unwrap_err();
     assert!(error.to_string().contains("private") && error.hint().is_some(), "{error}");

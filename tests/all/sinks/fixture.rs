@@ -12,7 +12,7 @@ use freetumor::random::Key;
 use freetumor::record::{FaultRecord, Outcome, SampleKind, SampleRecord, ScanRecord, Status};
 use freetumor::run::seal::{LayoutInput, seal};
 use freetumor::run::spool::{ScanOutcome, Spool};
-use freetumor::run::{FORMAT_VERSION, RunFolder, RunManifest, RunWriter};
+use freetumor::run::{EpochChanges, FORMAT_VERSION, RunFolder, RunManifest, RunWriter};
 use freetumor::score::{Score, Scores};
 use freetumor::sink::{
     DecathlonConfig, DecathlonSink, Layout, NnunetConfig, NnunetSink, PatchesConfig, PatchesSink, WebDatasetConfig,
@@ -87,6 +87,7 @@ pub fn entry(number: u64) -> ScanEntry {
         ),
         bytes: 1000 + number,
         modified_s: 1_700_000_000,
+        version: Default::default(),
     }
 }
 
@@ -257,7 +258,7 @@ pub fn run(
     spool.clear_committed(writer.next_epoch())?;
     while writer.next_ingest() < epochs {
         let first = writer.next_ingest() * scans;
-        writer.ingest(&(first..first + scans).map(entry).collect::<Vec<_>>())?;
+        writer.ingest(&EpochChanges::of_entries((first..first + scans).map(entry).collect::<Vec<_>>()))?;
     }
     for epoch in writer.next_epoch()..epochs {
         let mut outcomes = Vec::new();

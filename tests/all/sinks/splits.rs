@@ -35,8 +35,9 @@ fn staged(store: &dyn DurableStorage, epoch: u64, number: usize, patient: Patien
     StagedSample {
         record: record.unwrap(),
         others: Vec::new(),
-        patch: Some(file("patch.tar")),
+        patch: Some(file("patch.tar").into()),
         volumes: Some(StagedVolumes { image: file("image.nii.gz"), label: file("label.nii.gz") }),
+        committed: None,
     }
 }
 
@@ -104,7 +105,7 @@ proptest! {
             samples.sort_by_key(|sample| sample.record.sample_id);
             patients.extend(samples.iter().map(|s| (s.record.sample_id.to_string(), s.record.patient_key)));
             let folder = format!("staging/{epoch:012}");
-            let stage = EpochStage { store: &*store, epoch: epoch as u64, folder: &folder, patches: &[] };
+            let stage = EpochStage { store: &*store, epoch: epoch as u64, folder: &folder, patches: &[], committed: &[] };
             let patches = seal_patches(&stage, &samples, &vec![vec![true]; samples.len()]).unwrap().1;
             let stage = EpochStage { patches: &patches, ..stage };
             for sink in fixture::sinks() {
@@ -134,7 +135,8 @@ fn every_sink_fails_on_patient_in_two_splits() {
     let patient = PatientKey::from_bytes([1; 8]);
     let train = staged(&store, 0, 1, patient, Split::Train);
     let test = staged(&store, 0, 2, patient, Split::Test);
-    let stage = |epoch| EpochStage { store: &store, epoch, folder: "staging/000000000000", patches: &[] };
+    let stage =
+        |epoch| EpochStage { store: &store, epoch, folder: "staging/000000000000", patches: &[], committed: &[] };
     for sink in fixture::sinks() {
         let mut both = vec![train.clone(), test.clone()];
         both.sort_by_key(|sample| sample.record.sample_id);

@@ -1,0 +1,136 @@
+//! `freetumor withdraw`: removes scans from a run for good.
+
+use std::collections::{BTreeSet, HashMap};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+
+use super::print::{ignore_closed_pipe, pluralize, print_json};
+use super::recorded::RecordedArgs;
+use crate::dataflow::{Progress, Receipt, WithdrawalRequest, withdraw};
+use crate::error::{Error, Result};
+use crate::graph::Registry;
+use crate::id::{PatientKey, ScanId};
+use crate::run::RunFolder;
+
+/// Remove scans from a run folder for good
+///
+/// One commit removes the rows and samples of the scans, and tombstones, which do not name them, keep the scans out of the run. With
+/// `--scan`, a duplicate of the scan is processed instead; with `--patient` and `--list`, scans of equal content are removed under every
+/// name. Earlier states can still be read until they are deleted: by `--purge`, or later by `freetumor vacuum`. The receipt lists what
+/// changed.
+#[derive(Args, Clone, Debug)]
+#[command(group = clap::ArgGroup::new("what").required(true).multiple(true))]
+pub struct WithdrawArgs {
+    /// The run folder
+    pub run: PathBuf,
+    /// Withdraw this scan
+    #[arg(long = "scan", value_name = "ID", group = "what")]
+    pub scans: Vec<ScanId>,
+    /// Withdraw all scans of this patient, also later ones
+    #[arg(long = "patient", value_name = "KEY", group = "what")]
+    pub patients: Vec<PatientKey>,
+    /// Withdraw the scans of this file: a scan id or the path of a scan below its source in each line
+    #[arg(long, value_name = "FILE", group = "what")]
+    pub list: Option<PathBuf>,
+    /// Delete the earlier states of the run folder, so that nothing of the scans remains
+    #[arg(long)]
+    pub purge: bool,
+    /// Write the receipt as JSON to this file
+    #[arg(long, value_name = "FILE")]
+    pub receipt: Option<PathBuf>,
+    /// Print the receipt as JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub recorded: RecordedArgs,
+}
+
+/// Withdraws scans and returns the exit code.
+///
+/// # Errors
+/// If a scan is not in the run, the folder is being written by another process, or files cannot be written.
+pub fn run(args: &WithdrawArgs, registry: &Registry, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Result<u8> {
+    let mut request = WithdrawalRequest {
+        scans: args.scans.iter().copied().collect(),
+        patients: args.patients.iter().copied().collect(),
+        by_content: args.list.is_some() || !args.patients.is_empty(),
+    };
+    if let Some(list) = &args.list {
+        request.scans.extend(listed_scans(list, &RunFolder::open(&args.run)?)?);
+    }
+    // The receipt must not be lost: its file is created before anything changes.
+    let file = args.receipt.as_ref().map(|path| {
+        std::fs::File::create_new(path).map_err(|e| {
+            Error::io("cannot create the receipt", path, e).with_hint("choose a new file with `--receipt`")
+        })
+    });
+    let file = file.transpose()?;
+    let plan = args.recorded.plan(&args.run, registry, stderr)?;
+    let progress = Arc::new(Progress::default());
+    let receipt = withdraw(plan, &args.run, &request, args.purge, &args.recorded.options()?, &progress)?;
+    if let Some((mut file, path)) = file.zip(args.receipt.as_ref()) {
+        let text = serde_json::to_string_pretty(&receipt).map_err(std::io::Error::from);
+        text.and_then(|text| writeln!(file, "{text}").and_then(|()| file.sync_all()))
+            .map_err(|e| Error::io("cannot write the receipt", path, e))?;
+    }
+    if args.json {
+        print_json(&receipt, stdout)?
+    } else {
+        ignore_closed_pipe(print(&receipt, args, stdout))?
+    }
+    Ok(0)
+}
+
+fn print(receipt: &Receipt, args: &WithdrawArgs, out: &mut dyn Write) -> std::io::Result<()> {
+    let run = args.run.display();
+    match receipt.epoch {
+        None => writeln!(out, "nothing to do: the scans were withdrawn before")?,
+        Some(epoch) => {
+            let scans = pluralize(receipt.scans.len(), "scan");
+            writeln!(out, "withdrew {scans} in epoch {epoch}")?;
+            let (removed, rewritten) = (receipt.removed.len(), receipt.rewritten.len());
+            writeln!(out, "{} removed, {} written instead", pluralize(removed, "file"), pluralize(rewritten, "file"))?;
+        }
+    }
+    if !receipt.processed_duplicates.is_empty() {
+        let scans = pluralize(receipt.processed_duplicates.len(), "duplicate");
+        writeln!(out, "processed {scans} instead")?;
+    }
+    match receipt.is_purged {
+        true => writeln!(out, "deleted {} of earlier states", pluralize(receipt.purged.len(), "file")),
+        false => writeln!(out, "earlier states remain readable; freetumor vacuum {run} --keep-epochs 0 deletes them"),
+    }
+}
+
+/// Returns the scans that a list names by id or by path.
+fn listed_scans(list: &Path, run: &RunFolder) -> Result<BTreeSet<ScanId>> {
+    let text = std::fs::read_to_string(list).map_err(|e| Error::io("cannot read", list, e))?;
+    let lines: Vec<&str> =
+        text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
+    let mut by_key: HashMap<String, Vec<ScanId>> = HashMap::new();
+    if lines.iter().any(|line| line.parse::<ScanId>().is_err()) {
+        run.for_each_entry(run.next_ingest()?, &mut |entry| {
+            // A path of a DICOM folder names all series in it.
+            if let Some((folder, _)) = entry.key.rsplit_once('#') {
+                by_key.entry(folder.to_owned()).or_default().push(entry.scan_id);
+            }
+            by_key.entry(entry.key).or_default().push(entry.scan_id);
+        })?;
+    }
+    let mut scans = BTreeSet::new();
+    for line in lines {
+        match (line.parse::<ScanId>(), by_key.get(line)) {
+            (Ok(scan), _) => _ = scans.insert(scan),
+            (Err(_), Some(found)) => scans.extend(found),
+            (Err(_), None) => {
+                let message =
+                    format!("{}: expected a scan id or the path of a scan of the run, got {line:?}", list.display());
+                return Err(Error::new(message).with_hint("`freetumor scans RUN --paths` lists ids and paths"));
+            }
+        }
+    }
+    Ok(scans)
+}

@@ -1,0 +1,186 @@
+//! The changes of the sources of a run since its scans were ingested.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use crate::error::{Error, Result};
+use crate::graph::{Plan, SourceNode};
+use crate::id::{ScanDigest, ScanId};
+use crate::ingest::ScanEntry;
+use crate::record::Status;
+use crate::run::{IngestEntry, Withdrawn};
+
+use super::Epoch;
+
+/// The scans of every source of a plan, in the order of the sources.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listing(Vec<Vec<ScanEntry>>);
+
+impl Listing {
+    /// Lists every source, with the versions of all files that results depend on.
+    ///
+    /// # Errors
+    /// If a source cannot be listed.
+    pub fn of(plan: &Plan) -> Result<Self> {
+        (0..plan.sources.len()).map(|source| plan.list(source)).collect::<Result<_>>().map(Self)
+    }
+
+    /// Returns the number of scans of all sources.
+    pub fn scans(&self) -> usize {
+        self.0.iter().map(Vec::len).sum()
+    }
+
+    /// Iterates over the sources of the plan without scans.
+    pub fn empty_sources<'p>(&self, plan: &'p Plan) -> impl Iterator<Item = &'p SourceNode> {
+        plan.sources.iter().zip(&self.0).filter(|(_, entries)| entries.is_empty()).map(|(node, _)| node)
+    }
+
+    /// Iterates over all scans.
+    fn entries(&self) -> impl Iterator<Item = &ScanEntry> {
+        self.0.iter().flatten()
+    }
+}
+
+/// The committed row of a scan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CommittedScan {
+    /// The epoch of its rows.
+    pub epoch: Epoch,
+    /// The result of its processing.
+    pub status: Status,
+    /// The content digest; absent if the scan could not be read.
+    pub digest: Option<ScanDigest>,
+    /// For a duplicate, the scan that was processed instead.
+    pub duplicate_of: Option<ScanId>,
+}
+
+/// The scans of a run folder.
+#[derive(Clone, Debug, Default)]
+pub struct RunScans {
+    /// The scans of the ingest manifests.
+    pub ingested: BTreeMap<ScanId, IngestEntry>,
+    /// The rows of the table `scans`.
+    pub committed: HashMap<ScanId, CommittedScan>,
+    /// The withdrawn scans, which are not ingested again.
+    pub withdrawn: Withdrawn,
+}
+
+/// The differences between a listing of the sources and the scans of a run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ScanChanges {
+    /// Scans that the run has not ingested.
+    pub new: Vec<ScanEntry>,
+    /// Scans with another version.
+    pub changed: Vec<ScanEntry>,
+    /// Scans whose processing the machine prevented.
+    pub pending: Vec<ScanEntry>,
+    /// Duplicates of scans that change or leave, with the scan that was processed instead.
+    pub duplicates: Vec<(ScanId, ScanEntry)>,
+    /// Scans that are no longer in their source.
+    pub gone: Vec<ScanId>,
+}
+
+impl ScanChanges {
+    /// Compares a listing with the scans of a run. `key_of` returns the key of an ingested scan, which is needed for scans that are no longer
+    /// listed: a scan in a folder that cannot be listed is not gone.
+    ///
+    /// # Errors
+    /// The error of `key_of`.
+    pub fn new(
+        plan: &Plan,
+        listing: &Listing,
+        scans: &RunScans,
+        key_of: &dyn Fn(&HashSet<ScanId>) -> Result<HashMap<ScanId, String>>,
+    ) -> Result<Self> {
+        let mut changes = Self::default();
+        let mut listed: HashMap<ScanId, &ScanEntry> = HashMap::new();
+        for entry in listing.entries().filter(|entry| !scans.withdrawn.has_entry(entry)) {
+            listed.insert(entry.scan_id, entry);
+            let status = scans.committed.get(&entry.scan_id).map(|scan| scan.status);
+            match scans.ingested.get(&entry.scan_id) {
+                None => changes.new.push(entry.clone()),
+                Some(ingested) if ingested.version != entry.version => changes.changed.push(entry.clone()),
+                Some(_) if status == Some(Status::Pending) => changes.pending.push(entry.clone()),
+                Some(_) => {}
+            }
+        }
+        changes.gone = gone(plan, listing, scans, &listed, key_of)?;
+        changes.add_duplicates(scans, &listed);
+        Ok(changes)
+    }
+
+    /// Adds the duplicates of scans that change or leave: of these, one may be processed instead.
+    fn add_duplicates(&mut self, scans: &RunScans, listed: &HashMap<ScanId, &ScanEntry>) {
+        let leaving: HashSet<ScanId> =
+            self.changed.iter().map(|entry| entry.scan_id).chain(self.gone.iter().copied()).collect();
+        let known: HashSet<ScanId> =
+            leaving.iter().copied().chain(self.pending.iter().map(|entry| entry.scan_id)).collect();
+        for (scan_id, scan) in &scans.committed {
+            let original = scan.duplicate_of.filter(|original| leaving.contains(original) && !known.contains(scan_id));
+            if let (Some(original), Some(entry)) = (original, listed.get(scan_id)) {
+                self.duplicates.push((original, (*entry).clone()));
+            }
+        }
+    }
+
+    /// Returns the scans to process, in their order: by scan id, and duplicates after the scan that was processed instead. The order does
+    /// not depend on the number of scans per epoch.
+    pub fn in_order(&self) -> Vec<ScanEntry> {
+        let first =
+            self.new.iter().chain(&self.changed).chain(&self.pending).map(|entry| (entry.scan_id, false, entry));
+        let duplicates = self.duplicates.iter().map(|(original, entry)| (*original, true, entry));
+        let mut ordered: Vec<_> = first.chain(duplicates).collect();
+        ordered.sort_by_key(|(original, is_duplicate, entry)| (*original, *is_duplicate, entry.scan_id));
+        ordered.into_iter().map(|(_, _, entry)| entry.clone()).collect()
+    }
+}
+
+/// Returns the ingested scans of the plan's sources that are not listed, except for those in folders that could not be listed.
+fn gone(
+    plan: &Plan,
+    listing: &Listing,
+    scans: &RunScans,
+    listed: &HashMap<ScanId, &ScanEntry>,
+    key_of: &dyn Fn(&HashSet<ScanId>) -> Result<HashMap<ScanId, String>>,
+) -> Result<Vec<ScanId>> {
+    let is_missing =
+        |entry: &&IngestEntry| plan.source_index(&entry.source).is_some() && !listed.contains_key(&entry.scan_id);
+    let missing: HashSet<ScanId> = scans.ingested.values().filter(is_missing).map(|entry| entry.scan_id).collect();
+    if missing.is_empty() {
+        return Ok(Vec::new());
+    }
+    // A folder that cannot be listed is an entry; no other listed entry is below it.
+    let unlisted: HashSet<(&str, &str)> =
+        listing.entries().map(|entry| (entry.source.as_str(), entry.key.as_str())).collect();
+    let keys = key_of(&missing)?;
+    let is_gone = |scan_id: &ScanId| {
+        let source = scans.ingested.get(scan_id).map_or("", |entry| entry.source.as_str());
+        let key = keys.get(scan_id).map_or("", String::as_str);
+        !key.match_indices('/').any(|(end, _)| unlisted.contains(&(source, &key[..end])))
+    };
+    let mut gone: Vec<ScanId> = missing.into_iter().filter(is_gone).collect();
+    gone.sort_unstable();
+    Ok(gone)
+}
+
+/// Checks that no source has lost more than the share of its scans that the plan allows: a share that is not mounted must not remove its
+/// scans from the run.
+///
+/// # Errors
+/// An error that names the source.
+pub fn check_missing(plan: &Plan, scans: &RunScans, changes: &ScanChanges) -> Result<()> {
+    for node in &plan.sources {
+        let of_source = |scan_id: &&ScanId| scans.ingested.get(scan_id).is_some_and(|entry| entry.source == node.name);
+        let missing = changes.gone.iter().filter(of_source).count();
+        let known = scans.ingested.values().filter(|entry| entry.source == node.name).count();
+        if missing as f64 > plan.max_missing * known as f64 {
+            let (name, most) = (&node.name, 100.0 * plan.max_missing);
+            let message = format!(
+                "the source `{name}` has lost {missing} of {known} scans: expected at most {most}% (`max_missing`); nothing was changed"
+            );
+            return Err(Error::new(message).with_hint(
+                "check that its disk is mounted; to remove these scans from the run, repeat the command with `--set pipeline.max_missing=1.0`",
+            ));
+        }
+    }
+    Ok(())
+}
