@@ -26,7 +26,7 @@ impl KnownScans {
         });
     }
 
-    /// Returns the scan with this digest in an epoch before `epoch`.
+    /// Returns the scan with this digest in an epoch before `epoch`, or `None` if no earlier epoch contains the digest.
     pub fn find_before(&self, digest: ScanDigest, epoch: Epoch) -> Option<ScanId> {
         self.with(|known| known.get(&digest).filter(|(first, _)| *first < epoch).map(|(_, scan_id)| *scan_id))
     }

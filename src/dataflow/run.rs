@@ -71,7 +71,7 @@ pub fn run(plan: Plan, folder: &Path, options: &RunOptions, progress: &Arc<Progr
         in_flight,
     };
     let (new_scans, changed_scans) = (schedule.scans() as u64, schedule.changed() as u64);
-    let left_out_scans = schedule.left_out() as u64;
+    let left_out_scans = schedule.left_out_scans() as u64;
     if new_scans > 0 {
         execute(options.workers, &shared, schedule)?;
     }

@@ -24,7 +24,7 @@ pub struct EpochWork {
 pub struct Schedule {
     epochs: Vec<EpochWork>,
     changed: usize,
-    left_out: usize,
+    left_out_scans: usize,
 }
 
 /// The scans of every source of a plan, in the order of the sources.
@@ -90,7 +90,7 @@ impl Schedule {
             }
         }
         new_scans.sort_by_key(|entry| entry.scan_id);
-        let left_out = new_scans.len().saturating_sub(limit.unwrap_or(usize::MAX));
+        let left_out_scans = new_scans.len().saturating_sub(limit.unwrap_or(usize::MAX));
         new_scans.truncate(limit.unwrap_or(usize::MAX));
         let next = open.last().map_or(next, |work| work.epoch + 1);
         let mut epochs = open;
@@ -101,12 +101,12 @@ impl Schedule {
                 .zip(next..)
                 .map(|(entries, epoch)| EpochWork { epoch, entries: entries.to_vec() }),
         );
-        Self { epochs, changed, left_out }
+        Self { epochs, changed, left_out_scans }
     }
 
     /// Returns the number of new scans that the limit leaves out.
-    pub fn left_out(&self) -> usize {
-        self.left_out
+    pub fn left_out_scans(&self) -> usize {
+        self.left_out_scans
     }
 
     /// Returns the epochs.

@@ -200,7 +200,7 @@ impl StageRunner {
         Ok(saved)
     }
 
-    /// Loads the outcome of a scan that an earlier process finished but did not commit.
+    /// Loads the outcome of a scan that an earlier process finished but did not commit; `None` if there is no such outcome.
     ///
     /// # Errors
     /// If the spool cannot be read.

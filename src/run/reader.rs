@@ -96,6 +96,7 @@ impl Snapshot {
         self.head.apply(commit, sha256)
     }
 
+    /// Returns the checkpoint of the last epoch, or `None` if no epoch is committed.
     pub(super) fn checkpoint(&self) -> Option<Checkpoint> {
         let files = self.files.values().cloned().collect();
         let RunHead { epoch, sha256, counts } = &self.head;
@@ -318,6 +319,7 @@ impl RunFolder {
         Ok(None)
     }
 
+    /// Reads the checkpoint of an epoch; `None` if the epoch has no checkpoint.
     pub(super) fn checkpoint(&self, epoch: u64) -> Result<Option<Checkpoint>> {
         let name = checkpoint_name(epoch);
         self.store.read(&name)?.map(|text| canonical::parse(&text, &self.store.display_path(&name))).transpose()
