@@ -23,7 +23,7 @@ use freetumor::volume::{HuWindow, Picture, Volume, before_and_after_row, stacked
 
 /// The number of tumors on a sheet.
 const TUMORS: u64 = 6;
-/// The maximum number of keys that are tried for one sheet.
+/// The maximum number of keys whose tumors are made for one sheet.
 const MAX_KEYS: u64 = 200;
 /// The margin of the scan around a tumor.
 const MARGIN_MM: f64 = 32.0;

@@ -38,21 +38,23 @@ fn draw_tumor(shape: [u32; 3], spacing_mm: [f64; 3], path: &Path) -> Result<f64,
     let masked = MaskedScan { scan, mask };
     let liver = masked.mask.organs[0].clone();
 
-    // The synthesis, one score stage, and the quality test.
+    // The synthesis, one score stage, and a quality test that accepts only tumors that are plainly visible.
     let rules = RulesConfig { diameter_mm: [30.0, 60.0], ..RulesConfig::default() };
     let rules = Rules::new(rules, &masked.mask.organs, HuWindow::ABDOMEN).map_err(|errors| message(&errors))?;
     let intensity =
         Intensity::new(IntensityConfig::default(), &masked.mask.organs).map_err(|errors| message(&errors))?;
-    let accept = vec!["delta_hu < -25 HU".to_owned(), "invisible_fraction < 0.3".to_owned()];
-    let test = QualityTestConfig { accept, ..QualityTestConfig::default() };
+    let accept = vec!["cnr < -1.5".to_owned(), "invisible_fraction < 0.3".to_owned()];
+    let test = QualityTestConfig { accept, attempts: Some(100), ..QualityTestConfig::default() };
     let test = QualityTest::new(test).map_err(|errors| message(&errors))?;
 
     let scorers: Vec<Arc<dyn ScoreStage>> = vec![Arc::new(intensity)];
     let tumors = AttemptLoop::new(Arc::new(rules), scorers, test);
-    let tumor = tumors.first_accepted(&masked, &liver, Key::root(2024))?.ok_or("no attempt passed the quality test")?;
+    let tumor = tumors.first_accepted(&masked, &liver, Key::root(2))?.ok_or("no attempt passed the quality test")?;
 
+    // The window of the picture is narrower than that of the abdomen: a liver tumor differs from its organ by few HU.
+    let window = HuWindow { low_hu: -50.0, high_hu: 190.0 };
     let volume = &masked.scan.volume;
-    let picture = before_and_after(volume, tumor.region, &tumor.after, &tumor.tumor, HuWindow::ABDOMEN, 50.0);
+    let picture = before_and_after(volume, tumor.region, &tumor.after, &tumor.tumor, window, 40.0);
     picture.write_png(path)?;
     Ok(tumor.geometry.diameter_mm)
 }

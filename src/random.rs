@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn filled_and_skipped_numbers_are_those_of_single_calls() {
+    fn filled_and_skipped_numbers_equal_numbers_of_single_calls() {
         let (mut one_by_one, mut at_once) = (Key::root(5).stream("test"), Key::root(5).stream("test"));
         for (filled, skipped) in [(3, 1), (0, 200), (130, 0), (64, 64), (1, 7)] {
             assert_eq!(one_by_one.uniform(0.0, 1.0), at_once.uniform(0.0, 1.0));

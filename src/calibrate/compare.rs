@@ -1,4 +1,4 @@
-//! How far candidates and accepted candidates are from real tumors.
+//! The distance of the distributions of candidates and accepted candidates from that of real tumors.
 
 use std::collections::{BTreeMap, BTreeSet};
 

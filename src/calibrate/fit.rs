@@ -8,9 +8,9 @@ use crate::statistics::{Penalty, fit_logistic};
 
 /// The minimum number of real tumors.
 const MIN_REAL: usize = 3;
-/// With fewer real tumors, the features are those of the diameter alone.
+/// The minimum number of real tumors for features of all scores; with fewer, only the features of the diameter are used.
 const MIN_REAL_FOR_ALL: usize = 8;
-/// The minimum effective number of accepted candidates.
+/// The minimum effective sample size of the accepted candidates.
 pub(super) const MIN_EFFECTIVE: f64 = 100.0;
 /// The share of candidates that a maximum of the density ratio may clip.
 const CLIPPED: f64 = 0.05;
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn few_real_tumors_use_the_diameter_alone() {
+    fn fit_to_few_real_tumors_uses_diameter_only() {
         let mut random = Key::root(7).stream("tumors");
         let candidates: Vec<_> = (0..400).map(|_| made(&mut random)).collect();
         let mut fitted = |count: usize| {

@@ -89,7 +89,7 @@ pub struct OrganComparison {
     pub accepted_share: f64,
     /// The share that is accepted with steering; `None` without steering.
     pub accepted_share_steered: Option<f64>,
-    /// The effective number of accepted candidates.
+    /// The effective sample size of the accepted candidates.
     pub effective_sample: f64,
     /// The distances.
     #[serde(flatten)]
@@ -128,9 +128,9 @@ pub fn calibrate(plan: &Plan, options: &CalibrationOptions, on_progress: OnProgr
                 "expected an effective number of at least {expected} accepted candidates of the {}, got {got:.0} of {}",
                 organ.name, comparison.candidates
             );
-            return Err(
-                Error::new(message).with_hint("raise --candidates, or bring the synthesis nearer to the real tumors")
-            );
+            return Err(Error::new(message).with_hint(
+                "raise --candidates, or change the synthesis so that its tumors are more similar to the real ones",
+            ));
         }
         let of_kind = [(true, real), (false, candidates)];
         tumors.extend(
@@ -171,8 +171,8 @@ fn calibrated_branch<'a>(plan: &'a Plan, name: Option<&str>) -> Result<(&'a Synt
     match all[..] {
         [(_, found)] => Ok(found),
         [] => {
-            let wanted = name.map(|name| format!(" named {name}")).unwrap_or_default();
-            Err(Error::new(format!("expected a quality test{wanted} with `calibrate`, got none"))
+            let of_name = name.map(|name| format!(" named {name}")).unwrap_or_default();
+            Err(Error::new(format!("expected a quality test{of_name} with `calibrate`, got none"))
                 .with_hint("set calibrate = { reference = \"reference.json\" } in a stage of kind `quality-test`"))
         }
         _ => {
@@ -222,7 +222,7 @@ fn organ_comparison(
         candidates: candidates.iter().filter(|candidate| candidate.meets_conditions).count(),
         accepted_share: share(&weights),
         accepted_share_steered,
-        effective_sample: crate::statistics::effective_sample(&weights),
+        effective_sample: crate::statistics::effective_sample_size(&weights),
         comparison: compare(&calibration.scores, real, candidates, &weights, options),
     }
 }

@@ -19,7 +19,7 @@ use crate::synth::measure::equivalent_diameter_mm;
 use crate::synth::{Candidate, Geometry};
 use crate::volume::{Array3, Connectivity, Region, Voxels, distance_mm};
 
-/// Tumors with fewer voxels are not scored: as the default minimum of synthetic ones, 3 voxels across.
+/// The minimum number of voxels of a tumor that is scored: 3 voxels across, like the default minimum of synthetic tumors.
 const MIN_VOXELS: usize = 14;
 /// The distances from a tumor between which the mean HU of healthy organ replace the tumor.
 const SURROUNDINGS_MM: [f64; 2] = [2.0, 8.0];

@@ -20,7 +20,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// How messages are printed; fixed at the start of the process.
+/// The style of printed messages; fixed at the start of the process.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MessageStyle {
     /// Format of the lines.

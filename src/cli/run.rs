@@ -114,7 +114,7 @@ impl RunArgs {
     }
 }
 
-/// Returns an error message and a hint if the graph has a sink of kind `trainer`, with which it cannot be run.
+/// Returns an error message and a hint if the graph has a sink of kind `trainer`, with which it cannot be run; otherwise `None`.
 pub(super) fn trainer_sink_error(plan: &Plan, pipeline: &Path) -> Option<(String, String)> {
     let node = plan.sinks.iter().find(|node| matches!(node.output, Output::Trainer))?;
     let message = format!("`sinks.{}` receives samples in a training run, not in a run of the pipeline", node.name);
@@ -175,7 +175,7 @@ pub fn run(args: &RunArgs, registry: &Registry, stdout: &mut dyn Write, stderr: 
         state.end(report.is_err());
         // Print the summary now: the stream may never end.
         let code = match report {
-            // The reader has what it wanted.
+            // The reader closed the stream after the samples that it needed.
             Err(error) if error.kind() == ErrorKind::Stopped => Ok(0),
             report => report.and_then(|report| summarize_on(&report, args, stderr)),
         };

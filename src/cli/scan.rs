@@ -46,7 +46,7 @@ fn read_series(folder: &Path, id: Option<&str>) -> Result<Volume> {
             "the series {first} and {second} of one patient continue each other: check that they are not pieces of one scan"
         );
     }
-    let left_out = listing.left_out();
+    let unread = listing.unread_files();
     let dicom::DicomFolder { series: found, other_files, .. } = listing;
     let volumes: Vec<_> = found.iter().filter(|series| !series.is_other_modality() && !series.is_localizer()).collect();
     let series = match (id, &volumes[..], &found[..]) {
@@ -59,8 +59,8 @@ fn read_series(folder: &Path, id: Option<&str>) -> Result<Volume> {
     let Some(series) = series else {
         return Err(ambiguous(folder, &found, &other_files, id));
     };
-    if !left_out.is_empty() {
-        let list: Vec<String> = left_out.iter().map(|(kind, count)| format!("{count} × {kind}")).collect();
+    if !unread.is_empty() {
+        let list: Vec<String> = unread.iter().map(|(kind, count)| format!("{count} × {kind}")).collect();
         tracing::warn!("skipped files that are not slices of the scan: {}", list.join(", "));
     }
     dicom::read_series(series, &decoder, &dicom::Limits::default()).map_err(|fault| {

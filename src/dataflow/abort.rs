@@ -24,7 +24,7 @@ impl Abort {
         self.set.load(Ordering::Acquire)
     }
 
-    /// Removes and returns the error.
+    /// Removes and returns the error; `None` if no error was stored.
     pub fn take(&self) -> Option<Error> {
         self.first.lock().unwrap_or_else(PoisonError::into_inner).take()
     }

@@ -18,7 +18,7 @@ const OPEN_EPOCHS: u64 = 2;
 /// Maximum sleep of a waiting worker between checks for an abort; finished work activates the worker at once.
 const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Drives one worker through the schedule.
+/// Runs the epochs of the schedule on one worker; returns when all are committed or the run must stop.
 pub(super) fn drive(worker: &mut Worker, shared: &SharedState, schedule: &Schedule) {
     let dataflow = worker.next_dataflow_index();
     let mut handles = worker.dataflow(|scope| build(scope, shared));

@@ -156,7 +156,7 @@ impl<'a> Session<'a> {
         warn_of_small_disk(plan, self.folder, &schedule);
         let ScanCounts { processed_scans, new_scans, changed_scans, retried_scans, removed_scans } =
             ScanCounts::of(&schedule, &scans, &changes);
-        let left_out_scans = schedule.left_out() as u64;
+        let left_out_scans = schedule.left_out_scans() as u64;
         let mut shared = process(runner, ledger, &scans, schedule, options)?;
         while take_in(runner, ledger, options)? {
             let left = options.limit.map(|limit| limit.saturating_sub(shared.ledger.processed_since(self.first_epoch)));

@@ -37,7 +37,7 @@ impl EpochWork {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Schedule {
     epochs: Vec<EpochWork>,
-    left_out: usize,
+    left_out_scans: usize,
     /// Whether the epochs are processed although requests wait.
     is_uninterrupted: bool,
 }
@@ -54,7 +54,7 @@ impl Schedule {
         limit: Option<usize>,
     ) -> Self {
         let mut entries = changes.in_order();
-        let left_out = entries.len().saturating_sub(limit.unwrap_or(usize::MAX));
+        let left_out_scans = entries.len().saturating_sub(limit.unwrap_or(usize::MAX));
         entries.truncate(limit.unwrap_or(usize::MAX));
         let next = open.last().map_or(next, |work| work.epoch + 1);
         let mut epochs = open;
@@ -67,7 +67,7 @@ impl Schedule {
             let removed = if index == 0 { changes.gone.clone() } else { Vec::new() };
             epochs.push(EpochWork { epoch, entries, removed, ..EpochWork::default() });
         }
-        Self { epochs, left_out, is_uninterrupted: false }.with_replacements(scans)
+        Self { epochs, left_out_scans, is_uninterrupted: false }.with_replacements(scans)
     }
 
     /// Creates the schedule of a withdrawal, which is one epoch.
@@ -80,19 +80,19 @@ impl Schedule {
             withdrawn: tombstones.clone(),
             replaces: true,
         };
-        Self { epochs: vec![work], left_out: 0, is_uninterrupted: true }.with_replacements(scans)
+        Self { epochs: vec![work], left_out_scans: 0, is_uninterrupted: true }.with_replacements(scans)
     }
 
     /// States which epochs replace rows of earlier ones.
     fn with_replacements(self, scans: &RunScans) -> Self {
-        let Self { mut epochs, left_out, is_uninterrupted } = self;
+        let Self { mut epochs, left_out_scans, is_uninterrupted } = self;
         let mut earlier: HashSet<ScanId> = scans.committed.keys().copied().collect();
         for work in &mut epochs {
             let replaces = work.scan_ids().any(|scan_id| earlier.contains(&scan_id));
             work.replaces = replaces;
             earlier.extend(work.scan_ids());
         }
-        Self { epochs, left_out, is_uninterrupted }
+        Self { epochs, left_out_scans, is_uninterrupted }
     }
 
     /// Returns the schedule with all its epochs processed although requests wait.
@@ -107,8 +107,8 @@ impl Schedule {
     }
 
     /// Returns the number of scans that the limit leaves out.
-    pub fn left_out(&self) -> usize {
-        self.left_out
+    pub fn left_out_scans(&self) -> usize {
+        self.left_out_scans
     }
 
     /// Returns the epochs.

@@ -230,7 +230,7 @@ impl StageRunner {
         }
     }
 
-    /// Loads the outcome of a scan that an earlier process finished but did not commit.
+    /// Loads the outcome of a scan that an earlier process finished but did not commit; `None` if there is no such outcome.
     ///
     /// # Errors
     /// If the spool cannot be read.

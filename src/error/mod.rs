@@ -94,7 +94,7 @@ impl Error {
         self
     }
 
-    /// Returns the hint, if any.
+    /// Returns the hint, or `None` if the error has none.
     pub fn hint(&self) -> Option<&str> {
         self.hint.as_deref()
     }

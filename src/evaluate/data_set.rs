@@ -18,7 +18,7 @@ use crate::run::RunFolder;
 use crate::sink::pairs::{PATIENTS, Pair};
 use crate::sink::tar::for_each_member;
 
-/// Which cases of a data set are read.
+/// A selection of the cases of a data set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CaseSelection {
     /// The cases to evaluate on: those of the test split, or all if there are none.

@@ -53,7 +53,7 @@ impl ScanReader {
         Ok(Self { stages, masks_of, entries, organs })
     }
 
-    /// Returns the name of a mask stage whose masks may contain the ignored label.
+    /// Returns the name of the first mask stage whose masks may contain the ignored label, or `None` if there is no such stage.
     pub fn ignoring_mask(&self) -> Option<&str> {
         self.stages.masks.iter().find(|node| node.mask.may_ignore()).map(|node| node.name.as_str())
     }

@@ -78,7 +78,7 @@ pub struct SamplesWithoutPatch {
     pub first: Vec<SampleId>,
 }
 
-/// The result of a selection.
+/// The samples that meet the conditions of a [`SelectionConfig`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Selection {
     /// The samples, sorted by id.

@@ -113,7 +113,7 @@ impl Target {
         Ok(Self { root, request, earlier, journal: Mutex::new(file), _lock: lock })
     }
 
-    /// Returns the entry of an earlier export with this key, if all its files are unchanged.
+    /// Returns the entry of an earlier export with this key, or `None` if there is none or one of its files changed.
     ///
     /// # Errors
     /// If a file cannot be read.

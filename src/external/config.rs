@@ -15,7 +15,7 @@ const MAX_SECONDS: f64 = 7.0 * 24.0 * 3600.0;
 /// Maximum number of parallel programs per stage.
 const MAX_PARALLEL: usize = 1024;
 
-/// How voxels are passed to a program and back.
+/// The method by which voxels are passed to a program and back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Exchange {
@@ -37,7 +37,7 @@ macro_rules! command_config {
             /// `{{` and `}}` are literal braces. A program without a slash is searched on the PATH; a relative path and `{graph}` refer to the
             /// folder of the graph file.
             pub argv: Vec<String>,
-            /// How voxels are passed to the program and back.
+            /// The method by which voxels are passed to the program and back.
             #[serde(default)]
             pub exchange: $crate::external::Exchange,
             /// Time limit of one call, in seconds; then the program and its child processes are ended.
@@ -122,7 +122,7 @@ pub(super) struct Placeholders {
     pub outputs: &'static [&'static str],
 }
 
-/// Checked settings.
+/// The settings of a command after all checks.
 pub(super) struct CheckedCommand {
     pub program: PathBuf,
     pub arguments: Vec<Template>,
@@ -132,7 +132,7 @@ pub(super) struct CheckedCommand {
 }
 
 impl CommonSettings<'_> {
-    /// Checks the settings; `graph` is the folder of the graph file.
+    /// Checks the settings; `graph` is the folder of the graph file. Returns `None` if it added an error to `errors`.
     pub fn check(
         &self,
         graph: &Path,

@@ -84,10 +84,10 @@ impl ProcessGroup {
         Ok(Some(status))
     }
 
-    /// Returns the resident memory of the group, if the system reports it.
+    /// Returns the resident memory of the group in bytes, or `None` if the system does not report it.
     pub fn resident_bytes(&self) -> Option<u64> {
         #[cfg(target_os = "linux")]
-        return strays::resident_bytes(self.child.id());
+        return Some(strays::resident_bytes(self.child.id()));
         #[cfg(not(target_os = "linux"))]
         None
     }
@@ -152,14 +152,14 @@ mod strays {
     }
 
     /// Returns the resident bytes of all processes of a group.
-    pub fn resident_bytes(group: u32) -> Option<u64> {
+    pub fn resident_bytes(group: u32) -> u64 {
         let pages = |id: u32| {
             let text = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
             // After the name, which may contain any character: state, parent, group, …, and the resident pages as the 22nd.
             let mut fields = text.rsplit_once(')')?.1.split_whitespace();
             (fields.nth(2)?.parse() == Ok(group)).then(|| fields.nth(18)?.parse::<u64>().ok()).flatten()
         };
-        Some(processes().filter_map(pages).sum::<u64>() * rustix::param::page_size() as u64)
+        processes().filter_map(pages).sum::<u64>() * rustix::param::page_size() as u64
     }
 
     fn processes() -> impl Iterator<Item = u32> {

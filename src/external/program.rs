@@ -33,7 +33,7 @@ pub(super) struct Program {
 }
 
 impl Program {
-    /// Checks the settings; `graph` is the folder of the graph file.
+    /// Checks the settings; `graph` is the folder of the graph file. Returns `None` if it added an error to `errors`.
     pub fn new(
         stage: Stage,
         common: &CommonSettings<'_>,
@@ -69,7 +69,7 @@ impl Program {
         &self.reads
     }
 
-    /// Returns how voxels are passed to the program.
+    /// Returns the method by which voxels are passed to the program.
     pub fn exchange(&self) -> Exchange {
         self.exchange
     }

@@ -37,7 +37,7 @@ impl CandidateContext {
         }
     }
 
-    /// Returns the JSON request, without patient data. Lengths in mm, voxels [x, y, z] of the box.
+    /// Returns the JSON request, without patient data. Lengths are in mm; voxels are indices [x, y, z] into the box.
     pub fn request(&self, organ: &Organ, candidate: &Candidate) -> Json {
         let geometry = &candidate.geometry;
         let site: Vec<i64> =

@@ -8,7 +8,7 @@ use crate::suggest::did_you_mean;
 /// The values of placeholders by name.
 pub(super) type Values<'a> = [(&'a str, &'a OsStr)];
 
-/// One argument.
+/// An argument of a program, with placeholders.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Template(Vec<Piece>);
 

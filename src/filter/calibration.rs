@@ -54,7 +54,7 @@ pub struct Calibration {
     pub floor: f64,
     /// The reference; `None` before it is written.
     pub reference: Option<Arc<Reference>>,
-    /// Why the file of the reference cannot be used; `None` if it can, or does not exist.
+    /// The error of the file of the reference; `None` if the file is valid or does not exist.
     pub problem: Option<ConfigError>,
 }
 

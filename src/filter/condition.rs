@@ -70,7 +70,7 @@ impl Comparison {
         }
     }
 
-    /// Returns the comparison whose operator is a prefix of `text`.
+    /// Returns the comparison whose operator is a prefix of `text`, or `None` if no operator is.
     pub(crate) fn at_start_of(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|comparison| text.starts_with(comparison.sign()))
     }
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn parse_errors_state_expected_and_got() {
+    fn parse_errors_state_expected_and_actual_text() {
         let (message, hint) = parse_error("delta_hu");
         assert_eq!(message, "expected one of `<`, `<=`, `>`, `>=` in the condition, got `delta_hu`");
         assert_eq!(hint, "write a score, an operator and a number: `delta_hu < -10`");

@@ -8,9 +8,9 @@ use crate::error::ConfigError;
 use crate::score::{Score, Scores};
 use crate::suggest::did_you_mean;
 
-/// Standardized values are clamped to this many standard deviations.
+/// The number of standard deviations to which standardized values are clamped.
 const MAX_DEVIATIONS: f64 = 3.0;
-/// Keeps values without a spread finite.
+/// The minimum standard deviation: standardized values stay finite if all values are equal.
 const MIN_DEVIATION: f64 = 1e-6;
 
 /// A value of a tumor on which accepted tumors are distributed as real ones.

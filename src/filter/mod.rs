@@ -59,7 +59,7 @@ pub struct QualityTestConfig {
     /// `<`, `<=`, `>` and `>=`; the score's unit may follow the number (`"new_false_positive_mm3 < 500 mm3"`). With an empty list,
     /// every candidate passes.
     pub accept: Vec<String>,
-    /// Which scores of a candidate are computed.
+    /// The scores of a candidate that are computed.
     #[serde(skip_serializing_if = "ScoreSelection::is_all")]
     pub scores: ScoreSelection,
     /// Accepts candidates that meet every condition at random, so that accepted ones are distributed as real tumors.
@@ -229,12 +229,12 @@ impl QualityTest {
         &self.conditions
     }
 
-    /// Returns the calibrated acceptance.
+    /// Returns the calibrated acceptance, or `None` if the test is not calibrated.
     pub fn calibration(&self) -> Option<&Calibration> {
         self.calibration.as_ref()
     }
 
-    /// Returns which scores are computed.
+    /// Returns the selection of scores that are computed.
     pub fn selection(&self) -> ScoreSelection {
         self.selection
     }
@@ -244,12 +244,12 @@ impl QualityTest {
         self.attempts
     }
 
-    /// Returns the first condition that does not hold. The condition of a score that is missing or NaN does not hold.
+    /// Returns the first condition that does not hold, or `None` if all conditions hold. The condition of a score that is missing or NaN does not hold.
     pub fn failing(&self, scores: &Scores) -> Option<Condition> {
         self.conditions.iter().find(|condition| !condition.holds(scores)).copied()
     }
 
-    /// Returns the first condition on a known score that does not hold.
+    /// Returns the first condition on a known score that does not hold, or `None` if all of them hold.
     pub fn failing_known(&self, scores: &Scores) -> Option<Condition> {
         let known = self.conditions.iter().filter(|condition| scores.get(condition.score).is_some());
         known.copied().find(|condition| !condition.holds(scores))
@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn calibration_accepts_with_probability_of_ratio() {
+    fn acceptance_probability_is_share_of_maximum_ratio() {
         let test = calibrated(&[]);
         assert_eq!(test.attempts(), 1);
         let decide = |organ, diameter_mm, draw| {

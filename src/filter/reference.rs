@@ -12,7 +12,7 @@ use crate::score::{Score, Scores};
 use crate::store::{FileDigest, canonical};
 use crate::synth::Steering;
 
-/// Weights and ratios above this are errors.
+/// The maximum of valid weights and ratios.
 const MAX_NUMBER: f64 = 1e6;
 /// The format of reference files.
 const FORMAT: u32 = 1;
@@ -124,7 +124,7 @@ impl Reference {
     /// Parses the text of a reference file.
     ///
     /// # Errors
-    /// If the text is no reference of this format.
+    /// If the text is not a reference of this format.
     pub fn parse(text: &str) -> Result<Self> {
         let wrong = |message: String| {
             Error::new(format!("expected a reference of `freetumor calibrate`, got {message}"))
@@ -166,7 +166,7 @@ impl Reference {
     /// Reads a reference file.
     ///
     /// # Errors
-    /// If the file cannot be read or is no reference.
+    /// If the file cannot be read or is not a reference.
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(|cause| Error::io("cannot read", path, cause))?;
         Self::parse(&text).map_err(|error| {

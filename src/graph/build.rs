@@ -67,13 +67,13 @@ impl GraphBuilder<'_, '_> {
                 known.nodes[at] = node;
             }
         }
-        consistency::organs(&known, problems);
-        consistency::scores(&known, problems);
-        consistency::input_specs(&known, problems);
-        consistency::salts(&known, problems);
-        consistency::samples(&known, problems);
-        consistency::contrast_bounds(&known, problems);
-        consistency::ignored_labels(&known, problems);
+        consistency::check_organs(&known, problems);
+        consistency::check_scores(&known, problems);
+        consistency::check_input_specs(&known, problems);
+        consistency::check_salts(&known, problems);
+        consistency::check_samples(&known, problems);
+        consistency::check_contrast_bounds(&known, problems);
+        consistency::check_ignored_labels(&known, problems);
         if self.purpose != Purpose::Calibrate {
             calibration::references(&known, problems);
             calibration::steering(&known, problems);

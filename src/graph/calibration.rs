@@ -42,7 +42,7 @@ pub(super) fn references(known: &KnownNodes<'_, '_>, problems: &mut Problems<'_>
                 problems
                     .error(
                         spec.span_of("calibrate.reference"),
-                        format!("the reference was made with a stage `{name}` of other weights"),
+                        format!("the reference was made with other weights in stage `{name}`"),
                     )
                     .label("scores of real tumors and of candidates must be those of the same networks")
                     .hint("run `freetumor calibrate` again".to_owned());

@@ -15,7 +15,7 @@ use crate::sink::Output;
 use crate::suggest::did_you_mean;
 
 /// Checks that an organ has the same ids in all label maps that are merged, and that no synthesis gets an organ of a scan twice.
-pub(super) fn organs(known: &KnownNodes<'_, '_>, problems: &mut Problems<'_>) {
+pub(super) fn check_organs(known: &KnownNodes<'_, '_>, problems: &mut Problems<'_>) {
     let mut reported = BTreeSet::new();
     for at in known.with_role(Role::Synthesis).chain(known.with_role(Role::Sink)) {
         let masks: Vec<usize> = known.upstream(at, Role::Mask).collect();
@@ -84,7 +84,7 @@ fn check_duplicates(known: &KnownNodes<'_, '_>, at: usize, earlier: usize, later
 }
 
 /// Checks that every score of a condition is produced, and by one stage only.
-pub(super) fn scores(known: &KnownNodes<'_, '_>, problems: &mut Problems<'_>) {
+pub(super) fn check_scores(known: &KnownNodes<'_, '_>, problems: &mut Problems<'_>) {
     let mut reported = BTreeSet::new();
     for filter in known.with_role(Role::Filter) {
         let Some(BuiltNode::Filter(test)) = &known.nodes[filter] else { continue };
@@ -151,7 +151,7 @@ pub(super) fn scores(known: &KnownNodes<'_, '_>, problems: &mut Problems<'_>) {
 
 /// Warns of quality tests that do not bound the contrast of tumors by networks and programs on both sides: among tumors that are much too
 /// dark or bright, some pass every other condition. Rules sample contrasts within the range of real tumors.
-pub(super) fn contrast_bounds(known: &KnownNodes<'_, '_>, problems: &mut Problems<'_>) {
+pub(super) fn check_contrast_bounds(known: &KnownNodes<'_, '_>, problems: &mut Problems<'_>) {
     for filter in known.with_role(Role::Filter) {
         let Some(BuiltNode::Filter(test)) = &known.nodes[filter] else { continue };
         let is_unbounded = |at: usize| {
@@ -189,7 +189,7 @@ pub(super) fn contrast_bounds(known: &KnownNodes<'_, '_>, problems: &mut Problem
 }
 
 /// Checks that a candidate is scored in the window and spacing in which it was synthesized.
-pub(super) fn input_specs(known: &KnownNodes<'_, '_>, problems: &mut Problems<'_>) {
+pub(super) fn check_input_specs(known: &KnownNodes<'_, '_>, problems: &mut Problems<'_>) {
     let input_spec = |at: usize| match &known.nodes[at] {
         Some(BuiltNode::Synthesis(synthesis)) => synthesis.input_spec,
         Some(BuiltNode::Score(scoring)) => scoring.input_spec,
@@ -226,7 +226,7 @@ pub(super) fn input_specs(known: &KnownNodes<'_, '_>, problems: &mut Problems<'_
 }
 
 /// Checks that two syntheses with equal settings and a shared organ differ in their salt: otherwise they produce the same candidates.
-pub(super) fn salts(known: &KnownNodes<'_, '_>, problems: &mut Problems<'_>) {
+pub(super) fn check_salts(known: &KnownNodes<'_, '_>, problems: &mut Problems<'_>) {
     let stages: Vec<usize> = known.with_role(Role::Synthesis).collect();
     for (index, &later) in stages.iter().enumerate() {
         for &earlier in &stages[..index] {
@@ -261,7 +261,7 @@ pub(super) fn salts(known: &KnownNodes<'_, '_>, problems: &mut Problems<'_>) {
 }
 
 /// Reports masks with ignored voxels before a sink of kind `nnunet`, whose ignored label must follow the other labels directly.
-pub(super) fn ignored_labels(known: &KnownNodes<'_, '_>, problems: &mut Problems<'_>) {
+pub(super) fn check_ignored_labels(known: &KnownNodes<'_, '_>, problems: &mut Problems<'_>) {
     for sink in known.with_role(Role::Sink) {
         let spec = &known.specs[sink];
         if spec.kind.as_ref().is_none_or(|kind| kind.get_ref() != "nnunet") {
@@ -286,7 +286,7 @@ pub(super) fn ignored_labels(known: &KnownNodes<'_, '_>, problems: &mut Problems
 }
 
 /// Warns about samples that a trainer does not use, and about two syntheses whose negatives are the same scans.
-pub(super) fn samples(known: &KnownNodes<'_, '_>, problems: &mut Problems<'_>) {
+pub(super) fn check_samples(known: &KnownNodes<'_, '_>, problems: &mut Problems<'_>) {
     let stages: Vec<(usize, &Synthesis)> = known
         .with_role(Role::Synthesis)
         .filter_map(|at| match &known.nodes[at] {

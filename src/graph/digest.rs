@@ -31,7 +31,7 @@ pub struct StageDigests {
     /// Digest from which the random numbers are derived: as `results`, but without the kernel class, so that another processor makes the
     /// same tumors up to rounding.
     pub random: StageDigest,
-    /// As `random`, but without steering: the candidates to which a calibration applies.
+    /// The digest `random` without steering: it names the candidates to which a calibration applies.
     pub unsteered: StageDigest,
 }
 

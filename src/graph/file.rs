@@ -74,7 +74,7 @@ impl GraphFile {
         &self.folder
     }
 
-    /// Returns the pipeline's name, even if the file has other errors.
+    /// Returns the pipeline's name, even if the file has other errors; `None` if the file is not valid TOML or has no name.
     ///
     /// ```
     /// use freetumor::graph::GraphFile;

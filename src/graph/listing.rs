@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::id::PatientKey;
 use crate::mask::{Coverage, Mask};
 
-/// Label files that cover a smaller share of their scan are reported. Labels that were cut to the organ are common, but must be intended.
+/// The share of a scan below which the coverage by its label file is reported. Labels that were cut to the organ are common, but must be intended.
 const WHOLE: f64 = 0.999;
 
 /// The scans of a source.

@@ -135,9 +135,9 @@ pub struct SynthesisNode {
     pub numbers: Option<TumorNumbers>,
     /// Share of scans that are negatives too, 0 to 1.
     pub negatives: f64,
-    /// The digests of [`AttemptLoop::scorers`].
+    /// The digest of each stage in [`AttemptLoop::scorers`], in the same order.
     pub score_digests: Vec<StageDigest>,
-    /// The outputs of each of [`AttemptLoop::branches`].
+    /// The outputs of each branch in [`AttemptLoop::branches`], in the same order.
     pub branches: Vec<BranchNode>,
 }
 

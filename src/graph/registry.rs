@@ -327,7 +327,7 @@ impl Registry {
         });
     }
 
-    /// Returns the kind with this name and role.
+    /// Returns the kind with this name and role, or `None` if no such kind is registered.
     pub fn kind(&self, role: Role, name: &str) -> Option<&Kind> {
         self.kinds.iter().find(|kind| kind.role == role && kind.name == name)
     }

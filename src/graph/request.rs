@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn without_setting_every_tumor_is_a_sample() {
+    fn every_tumor_is_a_sample_by_default() {
         let plan = plan("variants = 2");
         let synthesis = &plan.syntheses[0];
         let organs: Vec<&Organ> = synthesis.organs.iter().collect();
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn scans_of_a_smaller_share_are_negatives_of_a_larger_share() {
+    fn negatives_of_a_smaller_share_are_negatives_of_a_larger_share() {
         let (few, many) = (plan("negatives = 0.2"), plan("negatives = 0.5"));
         let chosen = |plan: &Plan| -> Vec<u8> {
             (0..=255).filter(|&number| plan.syntheses[0].is_negative(3, digest(number))).collect()

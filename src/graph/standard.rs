@@ -32,7 +32,7 @@ use crate::sink::{
 use crate::synth::{Differences, Generator, GeneratorConfig, Rules, RulesConfig, Steering};
 use crate::volume::HuWindow;
 
-/// How this machine reads archives and runs networks. Resources do not change the meaning of a pipeline.
+/// The means by which this machine reads archives and runs networks. Resources do not change the meaning of a pipeline.
 #[derive(Clone, Debug)]
 pub struct Resources {
     /// The decoder of compressed DICOM.

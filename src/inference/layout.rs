@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn widened_region_contains_an_odd_region_larger_than_the_least_shape() {
+    fn widened_region_contains_region_and_has_minimum_shape() {
         let region = Region { start: [3, 0, 4], shape: [97, 95, 1] };
         let wide = widened(region, [96; 3], [200; 3]);
         assert!((0..3).all(|axis| wide.start[axis] <= region.start[axis] && wide.end()[axis] >= region.end()[axis]));

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-/// Starts the hexadecimal digits of a byte.
+/// The character before the hexadecimal digits of a byte that is not part of valid UTF-8.
 const ESCAPE: char = char::REPLACEMENT_CHARACTER;
 
 /// Returns the key of a path below the root, with `/` between its components.

@@ -170,7 +170,7 @@ pub trait Structures {
     fn for_each_voxel(&self, index: usize, scan: &Grid, visit: &mut dyn FnMut(usize)) -> Result<(), Fault>;
 }
 
-/// How a structure is selected.
+/// The selection of a structure, by its name or its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StructureSelector<'a> {
     /// By its name, independent of case: the ROI Name of an RT Structure Set, the Segment Label of a Segmentation.

@@ -18,12 +18,12 @@ use crate::id::{PatientKey, ScanId, Tombstone};
 
 /// The environment variable that holds the secret.
 const VARIABLE: &str = "FREETUMOR_PATIENT_KEY";
-/// Shorter secrets can be guessed.
+/// The minimum length of a secret: a shorter secret can be guessed.
 const SHORTEST_BYTES: usize = 16;
-/// A longer file is not a secret but a mistake.
+/// The maximum length of a secret: a longer file was probably named by mistake.
 const LONGEST_BYTES: usize = 4096;
 
-/// How the patient of a scan is derived from its key or its header. At most one of the fields is set; by default the first
+/// The rule that derives the patient of a scan from its key or its header. At most one of the fields is set; by default the first
 /// component of the path is the patient.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(

@@ -104,7 +104,7 @@ pub fn read_label_names(path: impl AsRef<Path>) -> Result<BTreeMap<u16, String>,
     }
 }
 
-/// Returns the path of the data file of a scan, if `path` is a header whose voxels are in another file.
+/// Returns the path of the data file of a scan, or `None` if `path` is not a readable header whose voxels are in another file.
 pub(super) fn data_file(path: &Path) -> Option<PathBuf> {
     let (file, _, format) = open(path).ok()?;
     let data_file = match format {

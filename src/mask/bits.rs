@@ -116,7 +116,7 @@ impl BitVolume {
 
     /// Adds all voxels of another set of the same shape.
     pub fn insert_all(&mut self, other: &Self) {
-        assert_eq!(self.shape, other.shape, "sets of one volume");
+        assert_eq!(self.shape, other.shape, "expected sets of one volume");
         self.bits.iter_mut().zip(&other.bits).for_each(|(word, other)| *word |= other);
     }
 
@@ -129,7 +129,7 @@ impl BitVolume {
     /// assert_eq!(first.common(&second), 2);
     /// ```
     pub fn common(&self, other: &Self) -> usize {
-        assert_eq!(self.shape, other.shape, "sets of one volume");
+        assert_eq!(self.shape, other.shape, "expected sets of one volume");
         self.bits.iter().zip(&other.bits).map(|(word, other)| (word & other).count_ones() as usize).sum()
     }
 

@@ -2,8 +2,8 @@
 
 use crate::suggest::did_you_mean;
 
-/// The highest id of the `total` task of TotalSegmentator v2.
-pub const CLASSES: u16 = 117;
+/// The number of classes of the `total` task of TotalSegmentator v2, whose ids are 1 to 117.
+pub const CLASS_COUNT: u16 = 117;
 
 /// Names of the classes before the vertebrae, by id − 1; names of vertebrae and ribs are generated in [`class_name`].
 const BEFORE_VERTEBRAE: [&str; 25] = [
@@ -144,16 +144,16 @@ pub fn class_name(id: u16) -> Option<String> {
 /// assert!(class_ids("lver").is_empty());
 /// ```
 pub fn class_ids(organ: &str) -> Vec<u16> {
-    let exact: Vec<u16> = (1..=CLASSES).filter(|&id| class_name(id).is_some_and(|name| name == organ)).collect();
+    let exact: Vec<u16> = (1..=CLASS_COUNT).filter(|&id| class_name(id).is_some_and(|name| name == organ)).collect();
     if !exact.is_empty() {
         return exact;
     }
     let belongs =
         |name: String| name.strip_prefix(organ).is_some_and(|rest| rest.starts_with('_') && !rest.starts_with("_cyst"));
-    (1..=CLASSES).filter(|&id| class_name(id).is_some_and(belongs)).collect()
+    (1..=CLASS_COUNT).filter(|&id| class_name(id).is_some_and(belongs)).collect()
 }
 
-/// Returns a hint with the name that an unknown organ probably means: that of an alias, or the closest one.
+/// Returns a hint with the name that an unknown organ probably means, that of an alias or the closest one; `None` if no name is similar.
 pub(super) fn did_you_mean_organ(organ: &str) -> Option<String> {
     let folded = organ.trim().to_ascii_lowercase().replace(['-', ' '], "_");
     let singular = folded.strip_suffix('s').unwrap_or(&folded);
@@ -174,7 +174,7 @@ pub(super) fn did_you_mean_organ(organ: &str) -> Option<String> {
 
 /// Returns all names of classes and organs, for hints.
 fn known_names() -> Vec<String> {
-    let mut names: Vec<String> = (1..=CLASSES).filter_map(class_name).collect();
+    let mut names: Vec<String> = (1..=CLASS_COUNT).filter_map(class_name).collect();
     let organs =
         ["kidney", "lung", "adrenal_gland", "vertebrae", "hip", "femur", "clavicula", "scapula", "humerus", "rib"];
     names.extend(organs.map(str::to_owned));
@@ -187,8 +187,8 @@ mod tests {
 
     #[test]
     fn class_names_are_unique_and_match_ids() {
-        let names: std::collections::BTreeSet<_> = (1..=CLASSES).map(|id| class_name(id).unwrap()).collect();
-        assert_eq!(names.len(), usize::from(CLASSES));
+        let names: std::collections::BTreeSet<_> = (1..=CLASS_COUNT).map(|id| class_name(id).unwrap()).collect();
+        assert_eq!(names.len(), usize::from(CLASS_COUNT));
         // Ids that the scans of the shared folder confirm, and both ends of each numbered range.
         let first = [(1, "spleen"), (7, "pancreas"), (20, "colon"), (26, "vertebrae_S1"), (50, "vertebrae_C1")];
         let second =

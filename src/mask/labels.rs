@@ -9,7 +9,7 @@ use serde::de::{MapAccess, SeqAccess, Visitor, value};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::align::Alignment;
-use super::classes::{CLASSES, class_ids, class_name, did_you_mean_organ};
+use super::classes::{CLASS_COUNT, class_ids, class_name, did_you_mean_organ};
 use super::names::{DATA_SET_TABLE, FILE_TABLE, contradiction};
 use super::structures::{self, OrganStructures, Selection};
 use super::{Coverage, Mask, Organ, OrganMask, ScanGrid, merged_organs};
@@ -226,7 +226,7 @@ impl LabelsMask {
             return Err(errors);
         }
         let max_id = match config.scheme {
-            LabelScheme::TotalSegmentator => CLASSES,
+            LabelScheme::TotalSegmentator => CLASS_COUNT,
             LabelScheme::Custom => u16::MAX,
         };
         let LabelsConfig { pattern, scheme, other, min_coverage, .. } = config;
@@ -281,7 +281,7 @@ impl LabelsMask {
     /// Returns the fault of an id in the file, if the id is not allowed.
     fn id_fault(&self, id: u16) -> Option<Fault> {
         let message = if id > self.max_id {
-            format!("expected labels 1..{CLASSES} of TotalSegmentator v2, got {id}")
+            format!("expected labels 1..{CLASS_COUNT} of TotalSegmentator v2, got {id}")
         } else if self.other == OtherLabels::Fault {
             format!("expected labels of the organs only (`other = \"fault\"`), got {id}")
         } else {
@@ -360,7 +360,7 @@ impl Mask for LabelsMask {
             let organ = self.organs.iter().find(|organ| [organ.label, organ.tumor_label].contains(&merged))?;
             Some(if organ.label == merged { organ.name.clone() } else { format!("{}_tumor", organ.name) })
         };
-        let is_scheme = self.max_id == CLASSES;
+        let is_scheme = self.max_id == CLASS_COUNT;
         let names = (1..=u16::MAX).filter_map(|id| {
             let own = name(self.merged[usize::from(id)]);
             Some((id, own.or_else(|| class_name(id).filter(|_| is_scheme))?))

@@ -34,7 +34,7 @@ use crate::volume::{Array3, Grid};
 
 pub use align::Alignment;
 pub use bits::BitVolume;
-pub use classes::{CLASSES, class_ids, class_name};
+pub use classes::{CLASS_COUNT, class_ids, class_name};
 pub use labels::{LabelScheme, LabelsConfig, LabelsMask, OrganChoice, OrganIds, OtherLabels};
 pub use lung::{LungConfig, LungMask};
 pub use names::is_other_organ;

@@ -13,7 +13,8 @@ pub(super) const DATA_SET_TABLE: &str = "the dataset.json beside the file";
 /// Returns the fault of a label file whose own names contradict the ids of an organ: another version of TotalSegmentator, or another task,
 /// has other ids.
 ///
-/// `expected` returns the name of an id by the scheme, if the scheme names ids; `table` is the origin of the names.
+/// `expected` returns the name of an id by the scheme, if the scheme names ids; `table` is the origin of the names. Returns `None` without a
+/// contradiction.
 pub(super) fn contradiction(
     names: &BTreeMap<u16, String>,
     table: &str,
@@ -30,18 +31,21 @@ pub(super) fn contradiction(
         if let (Some(stated), Some(expected)) = (names.get(&id), expected(id))
             && normalized(stated) != expected
         {
-            return mismatch(format!("id {id} is `{}` by {table}, the scheme names it {expected}", shown(stated)));
+            return mismatch(format!(
+                "id {id} is `{}` according to {table}, but {expected} in the scheme",
+                shown(stated)
+            ));
         }
         if let Some(stated) = names.get(&id).filter(|stated| is_other_organ(stated, organ)) {
-            return mismatch(format!("id {id} is `{}` by {table}, expected {organ}", shown(stated)));
+            return mismatch(format!("id {id} is `{}` according to {table}, expected {organ}", shown(stated)));
         }
     }
     let other = names.iter().find(|(id, name)| !ids.contains(id) && normalized(name) == organ)?;
-    // A table may name several ids alike.
+    // A table may contain one name for several ids.
     if ids.iter().any(|id| names.get(id).is_some_and(|name| normalized(name) == organ)) {
         return None;
     }
-    mismatch(format!("{organ} is id {} by {table}, expected one of the ids {ids:?}", other.0))
+    mismatch(format!("{organ} is id {} according to {table}, expected one of the ids {ids:?}", other.0))
 }
 
 /// Returns whether both names are organs of TotalSegmentator, without a common part. Any other name may be a translation.
@@ -76,21 +80,21 @@ mod tests {
     fn names_of_another_version_are_mismatch() {
         let message = fault_of(&[(7, "aorta"), (10, "pancreas")], "pancreas", &[7], true).unwrap();
         assert!(
-            message.starts_with("id 7 is `aorta` by the file's own table, the scheme names it pancreas;"),
+            message.starts_with("id 7 is `aorta` according to the file's own table, but pancreas in the scheme;"),
             "{message}"
         );
         assert_eq!(fault_of(&[(7, "Pancreas"), (52, "aorta")], "pancreas", &[7], true), None);
         assert_eq!(fault_of(&[(2, "kidney_right"), (3, "kidney left")], "kidney", &[2, 3], true), None);
         assert_eq!(fault_of(&[], "pancreas", &[7], true), None);
         let message = fault_of(&[(10, "pancreas")], "pancreas", &[7], true).unwrap();
-        assert!(message.starts_with("pancreas is id 10 by the file's own table"), "{message}");
+        assert!(message.starts_with("pancreas is id 10 according to the file's own table"), "{message}");
     }
 
     #[test]
     fn user_defined_ids_are_compared_by_name_of_organ_only() {
         assert!(fault_of(&[(1, "liver"), (5, "spleen")], "liver", &[5], false).is_some());
         let message = fault_of(&[(1, "Spleen")], "liver", &[1], false).unwrap();
-        assert!(message.starts_with("id 1 is `Spleen` by the file's own table, expected liver"), "{message}");
+        assert!(message.starts_with("id 1 is `Spleen` according to the file's own table, expected liver"), "{message}");
         assert_eq!(fault_of(&[(1, "kidney_left")], "kidney", &[1], false), None);
         assert_eq!(fault_of(&[(1, "spleen")], "my organ", &[1], false), None);
         assert_eq!(fault_of(&[(5, "Leber")], "liver", &[5], false), None);

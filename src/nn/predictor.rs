@@ -233,3 +233,32 @@ fn shape_hint(dims: &[usize], channels: usize) -> &'static str {
         _ => "pass five axes: a batch of one volume and a single channel are axes, too",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::weights::{Precision, write_safetensors};
+
+    /// Opens the weights of a narrow network with `classes` classes, all of them zero.
+    fn open(classes: usize) -> Result<Predictor> {
+        let config = Config { width: 2, classes, ..Model::UNet3D.published() };
+        let tensor = |(name, shape): (String, candle_core::Shape)| {
+            (name, Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap())
+        };
+        let weights = config.parameters().unwrap().into_iter().map(tensor).collect();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("weights.safetensors");
+        let mut file = std::fs::File::create(&path).unwrap();
+        write_safetensors(&mut file, &weights, &BTreeMap::new(), Precision::Single).unwrap();
+        let whole = NetworkPart::Whole;
+        let expected = ExpectedNetwork { model: Model::UNet3D, part: whole, classes: None, width: None, norm: None };
+        Predictor::open(&path, &expected, &Device::Cpu)
+    }
+
+    #[test]
+    fn open_fails_on_more_classes_than_labels_of_16_bits() {
+        assert_eq!(open(MAX_CLASSES).unwrap().config().classes, 65_536);
+        let error = open(MAX_CLASSES + 1).unwrap_err().to_string();
+        assert!(error.contains("expected at most 65536 classes, got 65537"), "{error}");
+    }
+}

@@ -239,7 +239,7 @@ pub struct QualityGroup {
 }
 
 impl QualityGroup {
-    /// Returns the group of an attempt; `None` for a negative, which is no attempt.
+    /// Returns the group of an attempt; `None` for a negative, which is not an attempt.
     pub fn of(record: &SampleRecord) -> Option<Self> {
         (record.kind == SampleKind::Synthetic).then(|| Self {
             dataset: record.dataset.clone(),

@@ -110,6 +110,7 @@ impl Snapshot {
         self.head.apply(commit, sha256)
     }
 
+    /// Returns the checkpoint of the last epoch, or `None` if no epoch is committed.
     pub(super) fn checkpoint(&self) -> Option<Checkpoint> {
         let files = self.files.values().cloned().collect();
         let RunHead { epoch, sha256, counts } = &self.head;
@@ -365,6 +366,7 @@ impl RunFolder {
             .with_hint("read the last state, or open the run folder again")
     }
 
+    /// Reads the checkpoint of an epoch; `None` if the epoch has no checkpoint.
     pub(super) fn checkpoint(&self, epoch: u64) -> Result<Option<Checkpoint>> {
         let name = checkpoint_name(epoch);
         self.store.read(&name)?.map(|text| canonical::parse(&text, &self.store.display_path(&name))).transpose()

@@ -121,8 +121,8 @@ impl Spool {
         Ok(Ok(stored.outcome))
     }
 
-    /// Loads the outcome of a scan from before a restart, if the outcome and all its files are complete; otherwise removes the spool of
-    /// the scan.
+    /// Loads the outcome of a scan from before a restart. If there is none, or one of its files is not complete, returns `None` and removes
+    /// the spool of the scan.
     ///
     /// # Errors
     /// If the folder cannot be read.

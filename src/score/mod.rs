@@ -51,7 +51,7 @@ macro_rules! scores {
                 match self { $(Score::$variant => $doc,)* }
             }
 
-            /// Returns the score of a name.
+            /// Returns the score of a name, or `None` if no score has the name.
             pub fn from_name(name: &str) -> Option<Self> {
                 Self::ALL.iter().copied().find(|score| score.name() == name)
             }
@@ -120,7 +120,7 @@ impl Scores {
         self.0.insert(score.name().to_owned(), value);
     }
 
-    /// Returns a score if a stage computed it.
+    /// Returns a score, or `None` if no stage computed it.
     pub fn get(&self, score: Score) -> Option<f64> {
         self.0.get(score.name()).copied()
     }

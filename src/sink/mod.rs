@@ -51,7 +51,7 @@ pub enum Content {
     },
 }
 
-/// A staged file.
+/// A file in the staging folder of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StagedFile {
     /// The path in the staging folder.

@@ -5,10 +5,10 @@ use std::io::{self, Read, Write};
 /// Bytes of a tar block; headers and contents start at multiples of the block size.
 pub const BLOCK_BYTES: u64 = 512;
 
-/// Calls `visit` with the name and the content of every file in an archive, in its order.
+/// Calls `visit` with the name and the content of every file in an archive, in the order of the archive.
 ///
 /// # Errors
-/// If the archive cannot be read, or the error of `visit`.
+/// If the archive cannot be read, or `visit` returns an error.
 pub fn for_each_member(
     archive: impl Read,
     visit: &mut dyn FnMut(&str, &mut dyn Read) -> io::Result<()>,

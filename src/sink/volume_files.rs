@@ -18,7 +18,7 @@ use crate::volume::{Array3, Voxels};
 /// the time; they are a quarter smaller than files of level 1 (see `tests/bench/encode.rs`).
 pub const DEFAULT_GZIP_LEVEL: u32 = 2;
 
-/// Marks the tumor as synthetic in the file header, or states that the scan has no synthetic tumor.
+/// The descriptions in the headers of images with and without a synthetic tumor.
 const IMAGE_DESCRIPTIONS: [&str; 2] = ["CT with a synthetic tumor, freetumor", "CT, freetumor"];
 const LABEL_DESCRIPTIONS: [&str; 2] = ["labels with a synthetic tumor, freetumor", "labels, freetumor"];
 

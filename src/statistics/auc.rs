@@ -4,7 +4,7 @@
 /// those of the negatives. `None` if there are no positives or the weights of the negatives sum to 0.
 ///
 /// # Shapes
-/// As many weights as negatives.
+/// There are as many weights as negatives.
 ///
 /// # Source
 /// Mann and Whitney, On a test of whether one of two random variables is stochastically larger than the other, 1947.

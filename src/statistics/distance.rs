@@ -4,7 +4,7 @@
 /// `None` if a sample is empty or the weights sum to 0.
 ///
 /// # Shapes
-/// As many weights as values in `weighted`.
+/// There are as many weights as values in `weighted`.
 ///
 /// ```
 /// use freetumor::statistics::weighted_distance;
@@ -38,12 +38,12 @@ pub fn weighted_distance(sample: &[f64], weighted: &[f64], weights: &[f64]) -> O
 /// Kish, Survey Sampling, 1965.
 ///
 /// ```
-/// use freetumor::statistics::effective_sample;
-/// assert_eq!(effective_sample(&[0.5, 0.5, 0.5]), 3.0);
-/// assert_eq!(effective_sample(&[1.0, 0.0]), 1.0);
-/// assert_eq!(effective_sample(&[]), 0.0);
+/// use freetumor::statistics::effective_sample_size;
+/// assert_eq!(effective_sample_size(&[0.5, 0.5, 0.5]), 3.0);
+/// assert_eq!(effective_sample_size(&[1.0, 0.0]), 1.0);
+/// assert_eq!(effective_sample_size(&[]), 0.0);
 /// ```
-pub fn effective_sample(weights: &[f64]) -> f64 {
+pub fn effective_sample_size(weights: &[f64]) -> f64 {
     let [sum, squares] = weights.iter().fold([0.0, 0.0], |[sum, squares], w| [sum + w, squares + w * w]);
     if squares > 0.0 { sum * sum / squares } else { 0.0 }
 }

@@ -25,7 +25,7 @@ impl Default for Penalty {
 /// same total weight.
 ///
 /// # Shapes
-/// As many classes and numbers of importance as rows, all rows of the same length. Returns one weight for each feature, then the intercept.
+/// There are as many classes and numbers of importance as rows; all rows have the same length. Returns one weight for each feature, then the intercept.
 ///
 /// # Source
 /// The minimum of scikit-learn's `LogisticRegression(C=1 / penalty, class_weight="balanced")`.

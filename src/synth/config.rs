@@ -15,7 +15,7 @@ use crate::mask::Organ;
 /// The maximum of the setting `mass_effect_strength`.
 const MAX_STRENGTH: f64 = 0.6;
 
-/// How sizes and shapes are sampled.
+/// The method by which sizes and shapes are sampled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Sizes {
@@ -26,7 +26,7 @@ pub enum Sizes {
     Classes,
 }
 
-/// How the site is chosen.
+/// The method by which the site is chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Sites {
@@ -91,7 +91,7 @@ pub struct RulesConfig {
     /// The number of consecutive attempts at one tumor that share its size and site, and thus the prediction of a network on the original
     /// scan; if absent 1, and 5 with a generator.
     pub attempts_per_site: Option<u32>,
-    /// How sizes and shapes are sampled.
+    /// The method by which sizes and shapes are sampled.
     pub sizes: Sizes,
     /// The classes with `sizes = "classes"`, sampled uniformly; if empty, all four, and tiny and small in lungs.
     pub classes: Vec<SizeClass>,
@@ -99,7 +99,7 @@ pub struct RulesConfig {
     pub diameter_mm: [f64; 2],
     /// Minimum diameter in voxels (of the cube root of a voxel's volume).
     pub min_diameter_voxels: f64,
-    /// How the site is chosen.
+    /// The method by which the site is chosen.
     pub sites: Sites,
     /// Maximum share of a tumor, 0 to 1, that is clipped by the organ's edge; if absent, the share of the organ's prior, and no limit
     /// with `sizes = "classes"`.

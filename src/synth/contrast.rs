@@ -11,7 +11,7 @@ const GROUND_GLASS_UP_TO_MM: f64 = 30.0;
 /// HU of the tissue that replaces air in ground glass.
 const TISSUE_HU: f64 = 40.0;
 
-/// A sampled contrast.
+/// The contrast that was sampled for one tumor.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum SampledContrast {
     /// The tumor is darker than its organ by these HU, brighter if negative.

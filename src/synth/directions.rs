@@ -6,9 +6,9 @@ use std::sync::OnceLock;
 const CELLS: usize = 20;
 /// The number of cells along the edge of a face with one row of cells beyond each edge, so that values are interpolated across edges.
 const PADDED: usize = CELLS + 2;
-/// Values are averaged over this angle.
+/// The angle over which values are averaged.
 const AVERAGED_DEGREES: f64 = 8.0;
-/// The minimum is taken over this angle: wider than the averages and the interpolation together, so that no interpolated value is above
+/// The angle over which the minimum is computed: wider than the averages and the interpolation together, so that no interpolated value is above
 /// the minimum that was set in its own direction.
 const LOWERED_DEGREES: f64 = 21.0;
 
@@ -20,7 +20,7 @@ pub(super) struct DirectionMap {
     unlimited: f32,
 }
 
-/// Collects limits for directions.
+/// A builder of a [`DirectionMap`] from limits in single directions.
 pub(super) struct DirectionLimits {
     cells: Vec<f32>,
     unlimited: f32,

@@ -1,4 +1,4 @@
-//! Where the tissue of one row of voxels was before a displacement, many voxels at once.
+//! The positions of the tissue of one row of voxels before a displacement, computed for many voxels at once.
 
 use std::ops::Range;
 
@@ -7,11 +7,11 @@ use super::directions::DirectionMap;
 /// The number of voxels of a row that are computed at once.
 pub(super) const LANES: usize = 32;
 
-/// Where the tissue at [`LANES`] voxels of a row was before.
+/// The positions of the tissue at [`LANES`] voxels of a row before the displacement.
 pub(super) struct Before {
-    /// The factor by which the offset from the centre is multiplied to get the offset before; 1 if the tissue has not moved.
+    /// The factor by which the offset from the centre is multiplied to get the offset before the displacement; 1 if the tissue has not moved.
     pub factors: [f32; LANES],
-    /// The positions before along [x, y, z], in voxels.
+    /// The positions before the displacement along [x, y, z], in voxels.
     pub positions: [[f32; LANES]; 3],
 }
 
@@ -24,7 +24,7 @@ impl Default for Before {
 /// One row of voxels of a displacement.
 pub(super) struct DisplacedRow<'a> {
     /// The matrix that maps offsets in mm to a vector whose length is the level.
-    pub scaled: [[f32; 3]; 3],
+    pub level_matrix: [[f32; 3]; 3],
     /// The share of the radius by which the surface is displaced where no obstacle is near.
     pub strength: f32,
     /// The width of the displaced tissue in levels where no obstacle is near.
@@ -43,11 +43,11 @@ pub(super) struct DisplacedRow<'a> {
 }
 
 impl DisplacedRow<'_> {
-    /// Computes where the tissue at [`LANES`] voxels from column `first` was before. The loops are vectorized: numbers that do not change are
+    /// Computes the positions of the tissue at [`LANES`] voxels from column `first` before the displacement. The loops are vectorized: numbers that do not change are
     /// bound to local variables, and all voxels are computed in the same way.
     #[inline(always)]
     pub fn before(&self, first: usize, before: &mut Before) {
-        let Self { scaled: [a, b, c], strength, width, end, centre_x, spacing_mm, .. } = *self;
+        let Self { level_matrix: [a, b, c], strength, width, end, centre_x, spacing_mm, .. } = *self;
         let [offset_y, offset_z] = self.offset;
         let ([ax, bx, cx], [ay, by, cy]) = ([a[0], b[0], c[0]], [a[1] * offset_y, b[1] * offset_y, c[1] * offset_y]);
         let [az, bz, cz] = [a[2] * offset_z, b[2] * offset_z, c[2] * offset_z];

@@ -28,7 +28,7 @@ pub(super) struct Placed {
     pub allowed: Array3<u8>,
     /// 1 in voxels of which at least half is tumor.
     pub tumor: Array3<u8>,
-    /// 1 in allowed voxels that were not labeled as organ: what is there is replaced by tissue of the organ.
+    /// 1 in allowed voxels that were not labeled as organ: their content is replaced by tissue of the organ.
     pub replaced: Array3<u8>,
     /// Share of the shape that is not part of the tumor.
     pub clipped_fraction: f64,

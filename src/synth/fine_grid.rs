@@ -11,7 +11,7 @@ const COARSEST_MM: f64 = 1.0;
 const FINEST_MM: f64 = 0.5;
 /// The number of fine voxels across a tumor, if the spacing is between the limits.
 const ACROSS: f64 = 12.0;
-/// A voxel is split if it exceeds the wanted spacing by this share.
+/// The share by which the spacing of a voxel may exceed the requested spacing before the voxel is split.
 const TOLERANCE: f64 = 0.25;
 
 /// A grid that splits each voxel of a scan into equal parts.
@@ -33,8 +33,8 @@ impl FineGrid {
     /// assert_eq!(FineGrid::new([0.8, 0.8, 5.0], 5.0).split, [2, 2, 10]);
     /// ```
     pub fn new(spacing_mm: [f64; 3], diameter_mm: f64) -> Self {
-        let wanted = (diameter_mm / ACROSS).clamp(FINEST_MM, COARSEST_MM);
-        let split = spacing_mm.map(|mm| ((mm / wanted - TOLERANCE).ceil() as usize).max(1));
+        let requested_mm = (diameter_mm / ACROSS).clamp(FINEST_MM, COARSEST_MM);
+        let split = spacing_mm.map(|mm| ((mm / requested_mm - TOLERANCE).ceil() as usize).max(1));
         Self { split, spacing_mm: [0, 1, 2].map(|k| spacing_mm[k] / split[k] as f64) }
     }
 

@@ -1,4 +1,4 @@
-//! How a tumor grows: whether it displaces or infiltrates its surroundings, and its site at the surface of an organ.
+//! The growth of a tumor: whether it displaces or infiltrates its surroundings, and its site at the surface of an organ.
 
 use super::config::RulesConfig;
 use super::prior::MassEffectPrior;
@@ -6,20 +6,20 @@ use super::site::SitePlan;
 use crate::mask::{MaskedScan, Organ};
 use crate::random::RandomStream;
 
-/// The number of directions in which the surroundings of a site are looked up.
+/// The number of directions in which the surroundings of a site are examined.
 const DIRECTIONS: usize = 128;
-/// The number of surface voxels that are tried for one site.
+/// The maximum number of surface voxels that are examined for one site.
 const SURFACE_SAMPLES: usize = 12;
-/// The deviation from the wanted share at which a site is taken at once.
+/// The deviation from the requested share at which a site is accepted without examining further voxels.
 const CLOSE_SHARE: f64 = 0.04;
-/// The maximum deviation from the wanted share.
+/// The maximum deviation from the requested share.
 const MAX_SHARE_ERROR: f64 = 0.12;
 /// The share of the displacement that infiltrating tumors have.
 const INFILTRATING_STRENGTH: f64 = 0.25;
 /// The maximum strength near the surface of an organ, where a tumor bulges instead of being cut.
 const MAX_BULGE: f64 = 0.4;
 
-/// How a tumor grows.
+/// The growth of a tumor.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Growth {
     /// The share of its radius by which the tumor displaces its surroundings.

@@ -20,7 +20,7 @@ const MAX_CALCIFICATIONS: usize = 6;
 /// The difference in HU between a tumor and its necrotic core, if a network predicts the tumor.
 const CORE_BELOW_TUMOR_HU: [f64; 2] = [10.0, 40.0];
 
-/// What was sampled for the inner structure of a tumor; `None` for what it does not have.
+/// The sampled properties of the inner structure of a tumor; `None` for a structure that the tumor does not have.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SampledStructure {
     /// HU of the rim minus the organ's median HU.
@@ -142,12 +142,12 @@ impl InnerStructure {
         }
     }
 
-    /// Returns what was sampled.
+    /// Returns the sampled properties.
     pub fn record(&self) -> &SampledStructure {
         &self.record
     }
 
-    /// Returns the share of fat.
+    /// Returns the share of the volume that is fat, or `None` if the tumor contains no fat.
     pub fn fat_fraction(&self) -> Option<f64> {
         self.fat.map(|(fraction, _)| fraction)
     }
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_are_those_of_the_prior() {
+    fn sampled_shares_equal_shares_of_prior() {
         let all = structures(&RulesConfig::default(), 30.0, 110.0);
         let share = |has: fn(&SampledStructure) -> bool| {
             all.iter().filter(|structure| has(structure.record())).count() as f64 / all.len() as f64

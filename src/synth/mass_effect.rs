@@ -42,7 +42,7 @@ pub(super) struct Body {
 
 impl Body {
     /// Returns the rows of the matrix that maps offsets in mm to a vector whose length is the level.
-    fn scaled(&self) -> [[f64; 3]; 3] {
+    fn level_matrix(&self) -> [[f64; 3]; 3] {
         [0, 1, 2].map(|k| self.rotation[k].map(|value| value / self.radii_mm[k]))
     }
 
@@ -54,7 +54,7 @@ impl Body {
     /// Returns the distance from the centre to the surface of the ellipsoid in the direction of an offset.
     pub fn radius_towards(&self, offset: [f64; 3]) -> f64 {
         let length = libm::sqrt(offset.iter().map(|mm| mm * mm).sum());
-        let level: f64 = self.scaled().iter().map(|row| dot(*row, offset)).map(|x| x * x).sum();
+        let level: f64 = self.level_matrix().iter().map(|row| dot(*row, offset)).map(|x| x * x).sum();
         length / libm::sqrt(level)
     }
 
@@ -75,7 +75,7 @@ impl Body {
 #[derive(Clone, Debug)]
 pub(super) struct MassEffect {
     body: Body,
-    scaled: [[f32; 3]; 3],
+    level_matrix: [[f32; 3]; 3],
     /// The share of the radius by which the surface is displaced where no obstacle is near.
     strength: f32,
     /// The width of the displaced tissue in levels where no obstacle is near.
@@ -100,7 +100,7 @@ impl MassEffect {
         let region = body.bounding_box(1.0 + width, scan.mask.labels.shape());
         let mut effect = Self {
             body,
-            scaled: body.scaled().map(|row| row.map(|value| value as f32)),
+            level_matrix: body.level_matrix().map(|row| row.map(|value| value as f32)),
             strength: strength as f32,
             width: width as f32,
             end: DirectionLimits::new(1.0 + width as f32).smoothed(),
@@ -123,7 +123,7 @@ impl MassEffect {
 
     #[inline(always)]
     fn level(&self, offset: [f32; 3]) -> f32 {
-        let along = self.scaled.map(|row| row[0] * offset[0] + row[1] * offset[1] + row[2] * offset[2]);
+        let along = self.level_matrix.map(|row| row[0] * offset[0] + row[1] * offset[1] + row[2] * offset[2]);
         (along[0] * along[0] + along[1] * along[1] + along[2] * along[2]).sqrt()
     }
 
@@ -132,7 +132,7 @@ impl MassEffect {
     pub fn row(&self, y: usize, z: usize) -> DisplacedRow<'_> {
         let [_, offset_y, offset_z] = self.offset_mm([0, y, z]);
         DisplacedRow {
-            scaled: self.scaled,
+            level_matrix: self.level_matrix,
             strength: self.strength,
             width: self.width,
             end: &self.end,
@@ -149,7 +149,7 @@ impl MassEffect {
         // Higher by more than the rounding errors of a level.
         let limit = 1.0001 * f64::from(1.0 + self.width);
         let (mut square, mut linear, mut constant) = (0.0, 0.0, -limit * limit);
-        for [x, y, z] in self.scaled {
+        for [x, y, z] in self.level_matrix {
             let (x, rest) = (f64::from(x), f64::from(y * offset_y + z * offset_z));
             square += x * x;
             linear += x * rest;
@@ -173,7 +173,7 @@ impl MassEffect {
         let half_mm = self.body.spacing_mm.map(|mm| mm / 2.0 + OBSTACLE_MARGIN_MM);
         // The level falls by at most this from a voxel's centre to the margin around the voxel.
         let margin: f64 = {
-            let scaled = self.body.scaled();
+            let scaled = self.body.level_matrix();
             let steps = scaled.map(|row| (0..3).map(|k| row[k].abs() * half_mm[k]).sum::<f64>());
             libm::sqrt(steps.iter().map(|x| x * x).sum())
         };

@@ -42,7 +42,7 @@ pub fn equivalent_diameter_mm(volume_mm3: f64) -> f64 {
 /// Measures a binary mask, `None` for an empty one.
 ///
 /// # Units
-/// `spacing_mm` along [x, y, z].
+/// `spacing_mm` is the spacing along [x, y, z].
 ///
 /// ```
 /// use freetumor::synth::measure::measure;

@@ -3,7 +3,7 @@
 use crate::mask::{MaskedScan, Organ};
 use crate::volume::{Region, Voxels};
 
-/// The healthy part of one organ.
+/// A summary of the healthy part of one organ.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OrganSummary {
     /// Bounding box of the voxels.

@@ -76,7 +76,7 @@ impl Depth {
     }
 }
 
-/// How tumors displace the tissue around them.
+/// The displacement of the tissue around tumors.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MassEffectPrior {
     /// The share of its radius by which a large tumor displaces its surroundings, minimum and maximum. Smaller tumors displace less.
@@ -181,7 +181,7 @@ pub struct OrganPrior {
     pub margin_mm: [f64; 2],
     /// The contrast between tumor and organ.
     pub contrast: Contrast,
-    /// How tumors displace the tissue around them; `None` in organs of air, which a tumor replaces.
+    /// The displacement of the tissue around tumors; `None` in organs of air, which a tumor replaces.
     pub mass_effect: Option<MassEffectPrior>,
     /// The inner structures of tumors.
     pub structure: StructurePrior,
@@ -312,7 +312,7 @@ pub const PRIORS: [OrganPrior; 4] = [
     },
 ];
 
-/// Returns the prior of an organ.
+/// Returns the prior of an organ, or `None` if there is no prior of this name.
 pub fn prior_of(organ: &str) -> Option<&'static OrganPrior> {
     PRIORS.iter().find(|prior| prior.organ == organ)
 }

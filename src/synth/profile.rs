@@ -19,7 +19,7 @@ const SAMPLE_BLUR: f64 = 0.4;
 /// The width in mm over which ground glass fades into the lung.
 const GROUND_GLASS_EDGE_MM: f32 = 2.5;
 
-/// How the inside of a tumor depends on depth and texture.
+/// The inside of a tumor, as a function of depth and texture.
 #[derive(Clone, Debug)]
 pub(super) enum Inside {
     /// A tumor whose contrast is multiplied by the texture, with an inner structure.
@@ -50,7 +50,7 @@ pub(super) struct Profile {
     pub added_hu: Array3<f32>,
 }
 
-/// What is integrated.
+/// The inputs of a [`Profile`].
 pub(super) struct ProfileSource<'a> {
     /// The shape on the fine grid.
     pub raster: &'a RasterizedShape,
@@ -65,7 +65,7 @@ pub(super) struct ProfileSource<'a> {
 
 impl Profile {
     /// Computes the profile of a tumor: the fine grid averaged over each voxel of the scan. `random` selects the texture.
-    /// `None` if the rasterized shape is empty.
+    /// Returns `None` if the rasterized shape is empty.
     pub fn new(source: &ProfileSource<'_>, textures: &Arc<TexturePool>, random: &mut RandomStream) -> Option<Self> {
         let ProfileSource { raster, grid, .. } = source;
         let sigma = grid.spacing_mm.map(|mm| (source.margin_mm / mm).max(SAMPLE_BLUR));

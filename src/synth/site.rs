@@ -10,13 +10,13 @@ use crate::volume::{Array3, Region, distance_mm};
 
 /// The maximum width of a cell, unless voxels are larger.
 const CELL_MM: f64 = 2.6;
-/// Larger depths are not distinguished.
+/// The maximum depth of a cell; larger depths are clamped to it.
 const DEEPEST_MM: f64 = 80.0;
-/// Cells of less depth are at the organ's surface.
+/// The depth below which a cell is at the organ's surface.
 const SHALLOW_MM: f32 = 2.0;
 /// The width of the depth bins into which cells are sorted.
 const BIN_MM: f64 = 0.5;
-/// Larger distances to vessels are not distinguished.
+/// The maximum distance of a cell from vessels; larger distances are clamped to it.
 const FARTHEST_VESSEL_MM: f64 = 16.0;
 /// A cell contains a vessel if its mean exceeds the organ's median by this many standard deviations of the organ.
 const VESSEL_DEVIATIONS: f64 = 1.5;
@@ -269,7 +269,7 @@ impl ReferenceSites {
         Self { voxels }
     }
 
-    /// Returns the middle one of the voxels.
+    /// Returns the middle one of the voxels, or `None` if there are no voxels.
     pub fn middle(&self) -> Option<[usize; 3]> {
         self.voxels.get(self.voxels.len() / 2).map(|voxel| voxel.map(usize::from))
     }

@@ -54,7 +54,7 @@ impl Steering {
     /// Checks a table from a file.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// Returns a description of the first problem of the table.
     pub(crate) fn check(&self) -> Result<(), String> {
         let bins = (self.diameters_mm.len() + 1) * (self.contrasts_hu.len() + 1);
         if self.factors.len() != bins {

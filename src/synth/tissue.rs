@@ -31,7 +31,7 @@ pub(super) struct Tissue {
     pub interior: Array3<f32>,
 }
 
-/// What is needed to separate the tissue of an organ.
+/// The inputs of the separation of tissue.
 pub(super) struct TissueSource<'a> {
     pub host: &'a Host,
     /// Labels before the displacement, in the host's box.

@@ -23,12 +23,12 @@ use crate::mask::{MaskedScan, Organ};
 use crate::random::Key;
 use crate::volume::{Array3, HuWindow, Region, RowSpans, radius_voxels};
 
-/// The distance from a tumor that displaces vessels at which they begin to fade.
+/// The distance from a tumor at which vessels begin to fade, if the tumor displaces vessels.
 pub(super) const VESSEL_FADE_MM: f64 = 4.0;
 /// The margin of the host around the tumor that the smoothing of tissue reads.
 const TISSUE_MARGIN_MM: f64 = 4.5;
 
-/// What the tumors in one organ of one scan have in common.
+/// The inputs that the tumors in one organ of one scan share.
 pub(super) struct TumorSource<'a> {
     pub scan: &'a MaskedScan,
     pub organ: &'a Organ,
@@ -65,7 +65,7 @@ pub(super) struct Changed {
     pub clipped_fraction: f64,
     pub drawn_contrast_hu: Option<f64>,
     pub structure: SampledStructure,
-    /// How the tumor displaced its surroundings.
+    /// The growth of the tumor, `None` if nothing was displaced.
     pub growth: Option<Growth>,
 }
 
@@ -79,7 +79,7 @@ impl TumorSource<'_> {
     ///
     /// # Errors
     /// The inner error is the reason if the shape does not fit at its site, the outer one a fault of the network.
-    pub fn tumor(
+    pub fn make_tumor(
         &self,
         key: Key,
         shape: &TumorShape,
@@ -296,7 +296,7 @@ struct TumorParts<'a> {
     placed: &'a Placed,
 }
 
-/// How much of a vessel is removed at a distance from the tumor's surface.
+/// The removal of vessels: the removed share at a distance from the tumor's surface.
 struct VesselRemoval {
     body: Body,
     /// The distance outside the surface at which vessels begin to fade, or `None` if they continue into the tumor.

@@ -30,7 +30,7 @@ pub enum RealNumbers {
 }
 
 impl TumorsPerScan {
-    /// Returns an error if a range is empty, zero or too large.
+    /// Returns an error if a range is empty, zero or too large, otherwise `None`.
     pub(super) fn check(self) -> Option<ConfigError> {
         let Self::Range([low, high]) = self else { return None };
         (low == 0 || low > high || high > MAX_TUMORS).then(|| {

@@ -233,7 +233,7 @@ pub(super) fn within(table: &str, errors: Vec<ConfigError>) -> Vec<ConfigError> 
     moved.collect()
 }
 
-/// Returns an error if a count is 0.
+/// Returns an error if a count is 0, otherwise `None`.
 pub(super) fn at_least_one(field: &str, value: u64) -> Option<ConfigError> {
     (value == 0).then(|| ConfigError::new(field, "expected at least 1, got 0"))
 }

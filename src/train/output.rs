@@ -21,7 +21,7 @@ pub(super) fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
 /// Writes tensors in the format of [`write_safetensors`], atomically.
 ///
 /// # Errors
-/// Returns the errors of both.
+/// Returns an error if the file cannot be written, or the tensors cannot be stored in the format; the previous file stays.
 pub(super) fn write_tensors(
     path: &Path,
     tensors: &BTreeMap<String, Tensor>,

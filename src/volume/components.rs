@@ -5,7 +5,7 @@
 
 use super::Array3;
 
-/// Which neighbours connect voxels.
+/// The neighbours that connect voxels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Connectivity {
     /// The four neighbours in the same slice (same z): every slice has separate components.
@@ -59,7 +59,7 @@ impl Components {
     where
         R: Iterator<Item = [usize; 2]>,
     {
-        assert!(shape[0] <= usize::from(u16::MAX), "at most 65535 voxels along x");
+        assert!(shape[0] <= usize::from(u16::MAX), "expected at most 65535 voxels along x");
         let mut rows = Vec::with_capacity(shape[1] * shape[2] + 1);
         rows.push(0u32);
         let (mut runs, mut parent) = (Vec::new(), Vec::new());

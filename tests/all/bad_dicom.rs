@@ -263,7 +263,7 @@ fn fault_names_unsupported_transfer_syntax() {
 }
 
 #[test]
-fn deflated_files_are_limited_and_must_inflate() {
+fn deflated_files_beyond_limit_or_with_corrupt_data_are_faults() {
     let valid = SliceFile::new(0).bytes();
     let body = find(&valid, &[0x08, 0x00, 0x08, 0x00, b'C', b'S']);
     let deflated = |elements: &[u8]| {

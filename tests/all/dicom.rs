@@ -91,7 +91,7 @@ fn uncompressed_series_equals_simpleitk() {
 }
 
 #[test]
-fn liver_mask_covers_liver_hu() {
+fn liver_mask_has_hu_of_liver() {
     let Some(folder) = common::shared("ct/crlm_1004") else { return };
     let (shape, affine, mask) = nifti(&folder.join("liver.nii.gz"));
     let volume = read_series(&only_series(&folder.join("dicom")), &Decoder::in_process(), &Limits::default()).unwrap();
@@ -270,7 +270,7 @@ fn element_encoding_does_not_change_volume() {
 }
 
 #[test]
-fn objects_that_are_no_slices_are_left_out_and_counted() {
+fn files_that_are_not_slices_are_not_read_and_are_counted() {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), &series(3));
     let object = |class: &str| SliceFile::new(0).text(tags::SOP_CLASS_UID, VR::UI, class);

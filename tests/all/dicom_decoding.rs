@@ -224,13 +224,17 @@ fn jpeg_samples_beyond_bits_stored_are_corrupt() {
     let large = |z| RawSlice::new(z, JPEG_LOSSLESS).bits(8).frame(&jpeg(z, 13));
     assert_fault(
         FaultKind::Corrupt,
-        "expected signed pixels of 8 bits by BitsStored, got larger ones in a compressed image of 13 bits",
+        "expected signed pixels of 8 bits according to BitsStored, got larger ones in a compressed image of 13 bits",
         large,
     );
     let unsigned = |z| RawSlice::new(z, JPEG_LOSSLESS).us(0x0028_0103, 0).bits(12).frame(&jpeg(z, 13));
     assert_fault(FaultKind::Corrupt, "expected unsigned pixels of 12 bits", unsigned);
     let byte = |z| RawSlice::new(z, JPEG_LOSSLESS).us(0x0028_0100, 8).bits(8).frame(&jpeg(z, 13));
-    assert_fault(FaultKind::Corrupt, "expected compressed pixels of at most 8 bits by BitsAllocated, got 13", byte);
+    assert_fault(
+        FaultKind::Corrupt,
+        "expected compressed pixels of at most 8 bits according to BitsAllocated, got 13",
+        byte,
+    );
 }
 
 fn bytes(hex: &str) -> Vec<u8> {
@@ -257,7 +261,7 @@ fn sign_bit_of_jpeg_2000_samples_follows_precision_of_stream() {
     let fewer = |z| RawSlice::new(z, JPEG_2000_LOSSLESS).us(0x0028_0103, 0).bits(11).frame(&stream);
     assert_fault(
         FaultKind::Corrupt,
-        "expected unsigned pixels of 11 bits by BitsStored, got larger ones in a compressed image of 12",
+        "expected unsigned pixels of 11 bits according to BitsStored, got larger ones in a compressed image of 12",
         fewer,
     );
 }

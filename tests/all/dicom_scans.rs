@@ -398,22 +398,22 @@ fn only_fault_of_scan(slices: &[SliceFile], message: &str) {
 fn listed(folder: &Path, slices: &[SliceFile]) -> (Vec<Separation>, Vec<(&'static str, usize)>) {
     write(folder, slices);
     let found = list_folder(folder, &FolderFilter::default()).unwrap();
-    (found.separations.clone(), found.left_out().into_iter().collect())
+    (found.separations.clone(), found.unread_files().into_iter().collect())
 }
 
 #[test]
 fn separations_and_slices_outside_of_scans_are_listed() {
     let folder = tempfile::tempdir().unwrap();
     let slices = with(two_acquisitions(0.0), tags::ACQUISITION_NUMBER, VR::IS, |z| (z / 6).to_string());
-    let (separations, left_out) = listed(folder.path(), &slices);
+    let (separations, unread) = listed(folder.path(), &slices);
     assert_eq!(separations, [Separation { scans: 2, elements: vec!["AcquisitionNumber"] }]);
     assert_eq!(separations[0].to_string(), "a series was separated into 2 scans by AcquisitionNumber");
-    assert_eq!(left_out, []);
+    assert_eq!(unread, []);
     // Slices with identifiers of their own, one of them missing, beside a scan.
     let folder = tempfile::tempdir().unwrap();
     let mut scrambled = with(series(6), tags::SERIES_INSTANCE_UID, VR::UI, |z| format!("2.25.77.{z}"));
     scrambled.remove(3);
     let beside: Vec<_> = (0..4).map(|z| SliceFile::new(z).at(&format!("-10\\-20\\{}", 500 + 2 * z))).collect();
-    let (separations, left_out) = listed(folder.path(), &[scrambled, beside].concat());
-    assert_eq!((separations, left_out), (vec![], vec![("slice outside of a stack", 5)]));
+    let (separations, unread) = listed(folder.path(), &[scrambled, beside].concat());
+    assert_eq!((separations, unread), (vec![], vec![("slice outside of a stack", 5)]));
 }

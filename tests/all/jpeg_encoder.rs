@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-/// How a stream is coded.
+/// The parameters of a coded stream.
 #[derive(Clone, Debug)]
 pub struct Coding {
     pub columns: usize,

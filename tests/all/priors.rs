@@ -12,7 +12,7 @@ use crate::shapes::compare;
 const BOUND: f64 = 0.2;
 
 #[test]
-fn sampled_tumors_follow_real_tumors() {
+fn sampled_tumors_are_distributed_as_real_tumors() {
     let Some(path) = common::shared("reference/real_tumor_shapes.json") else { return };
     let reference: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     let mut worst = BTreeMap::new();

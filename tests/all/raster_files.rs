@@ -93,7 +93,7 @@ fn assert_is_scan(volume: &Volume, name: &str) {
 }
 
 #[test]
-fn every_encoding_is_the_same_scan() {
+fn every_encoding_decodes_to_same_scan() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     let voxels = little(&hu());

@@ -1,4 +1,4 @@
-//! What `validate` finds out about the scans of a pipeline: missing label files, sources without scans, splits without patients.
+//! Problems of the scans of a pipeline that `validate` reports: missing label files, sources without scans, splits without patients.
 
 use std::path::Path;
 

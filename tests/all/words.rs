@@ -60,10 +60,16 @@ const REJECTED: &[(&str, &str)] = &[
     ("sees to it", "ensures"),
     ("made of", "made from, consists of"),
     ("came of it", "resulted"),
+    ("law", "distribution, rule"),
+    ("wanted", "requested"),
+    ("tried", "attempted, examined, run"),
+    ("alike", "equal, with the same"),
+    ("along line", "for three taps"),
 ];
 
-/// Words that settings and stored files contain, and where they may be used.
+/// Words of settings, stored files and scientific terms, and the paths in which they may be used.
 const KEPT: &[(&str, &str)] = &[
+    ("law", "src/ingest/phantom/vessels.rs"),
     ("gives", "src/external/score.rs"),
     ("gives", "tests/all/command/"),
     ("gives", "examples/command/"),
@@ -82,9 +88,9 @@ fn files() -> Vec<PathBuf> {
         let extension = path.extension().and_then(|extension| extension.to_str());
         matches!(extension, Some("rs" | "md" | "toml" | "py" | "sh" | "snap" | "yml"))
     };
-    let is_left_out =
+    let is_excluded =
         |path: &PathBuf| path.ends_with("tests/all/words.rs") || path.to_string_lossy().contains("/results");
-    files.retain(|path| is_text(path) && !is_left_out(path));
+    files.retain(|path| is_text(path) && !is_excluded(path));
     files
 }
 
@@ -131,16 +137,95 @@ fn words_of_the_project_are_plain() {
     assert!(found.is_empty(), "{} rejected words\n{}", found.len(), found.join("\n"));
 }
 
+/// The sources, tests and examples, each with its path relative to the root of the crate.
+fn rust_files() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let paths = files().into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "rs"));
+    let read = |path: PathBuf| {
+        let name = path.strip_prefix(root).unwrap().display().to_string();
+        (name, std::fs::read_to_string(&path).unwrap())
+    };
+    paths.map(read).collect()
+}
+
+/// Returns the lines of documentation that start a sentence with a clause in place of a noun: "What is measured".
+fn clauses_as_subjects(text: &str) -> Vec<(usize, &str)> {
+    let is_clause = |line: &str| {
+        let doc = line.trim_start().strip_prefix("//").and_then(|doc| doc.strip_prefix(['/', '!']));
+        let first = doc.and_then(|doc| doc.split_whitespace().next());
+        first.is_some_and(|word| ["What", "Where", "How", "Why", "Who", "Which"].contains(&word))
+    };
+    text.lines().enumerate().filter(|(_, line)| is_clause(line)).map(|(at, line)| (at + 1, line.trim())).collect()
+}
+
+/// Returns the public functions that return an option and whose documentation does not state when the result is `None`.
+fn undocumented_options(text: &str) -> Vec<(usize, String)> {
+    let lines: Vec<&str> = text.lines().collect();
+    let mut found = Vec::new();
+    for (at, line) in lines.iter().enumerate() {
+        let line = line.trim_start();
+        let Some(item) = line.strip_prefix("pub").filter(|item| item.starts_with([' ', '('])) else { continue };
+        if !item.split_whitespace().any(|word| word == "fn") || item.contains(" struct ") {
+            continue;
+        }
+        let mut signature = String::new();
+        for line in &lines[at..] {
+            signature.push_str(line.trim());
+            if line.ends_with(['{', ';', '}']) {
+                break;
+            }
+        }
+        let result = signature.rsplit("->").next().unwrap_or_default().trim();
+        let is_option = signature.contains("->")
+            && (result.starts_with("Option<") || result.starts_with("Result<Option<"))
+            && signature.matches("->").count() == 1;
+        let above = lines[..at].iter().rev().map(|line| line.trim_start());
+        let docs: Vec<&str> = above
+            .take_while(|line| line.starts_with("///") || line.starts_with("#["))
+            .filter(|line| line.starts_with("///"))
+            .collect();
+        if is_option && !docs.is_empty() && !docs.iter().any(|doc| doc.contains("None")) {
+            found.push((at + 1, line.to_owned()));
+        }
+    }
+    found
+}
+
+#[test]
+fn documentation_starts_with_nouns_or_verbs() {
+    let found: Vec<String> = rust_files()
+        .iter()
+        .flat_map(|(name, text)| {
+            clauses_as_subjects(text).into_iter().map(move |(line, doc)| format!("{name}:{line}: {doc}"))
+        })
+        .collect();
+    assert!(found.is_empty(), "documentation that starts with a clause\n{}", found.join("\n"));
+    assert_eq!(clauses_as_subjects("/// What is measured.\n/// The volume.\n//! How it works.\n").len(), 2);
+}
+
+#[test]
+fn documentation_of_options_states_when_they_are_none() {
+    let found: Vec<String> = rust_files()
+        .iter()
+        .filter(|(name, _)| name.starts_with("src/"))
+        .flat_map(|(name, text)| {
+            undocumented_options(text).into_iter().map(move |(line, item)| format!("{name}:{line}: {item}"))
+        })
+        .collect();
+    assert!(found.is_empty(), "options without `None` in their documentation\n{}", found.join("\n"));
+    let text = "/// Returns the middle.\npub fn middle(&self) -> Option<usize> {\n";
+    assert_eq!(undocumented_options(text).len(), 1);
+    assert_eq!(undocumented_options(&text.replace("middle.", "middle, or `None` without voxels.")).len(), 0);
+}
+
 #[test]
 fn closures_name_their_arguments() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut found = Vec::new();
-    for path in files().into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "rs")) {
-        let text = std::fs::read_to_string(&path).unwrap();
+    for (name, text) in rust_files() {
         for (number, line) in
             text.lines().enumerate().filter(|(_, line)| line.contains("|it|") || line.contains("|&it|"))
         {
-            found.push(format!("{}:{}: {}", path.strip_prefix(root).unwrap().display(), number + 1, line.trim()));
+            found.push(format!("{name}:{}: {}", number + 1, line.trim()));
         }
     }
     assert!(found.is_empty(), "arguments named `it`\n{}", found.join("\n"));

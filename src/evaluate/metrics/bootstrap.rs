@@ -53,7 +53,7 @@ impl WeightedSum {
 pub struct Series(pub Vec<Vec<WeightedSum>>);
 
 impl Series {
-    /// Returns the mean over all seeds and patients.
+    /// Returns the mean over all seeds and patients, or `None` without any value.
     pub fn mean(&self) -> Option<f64> {
         self.0.iter().flatten().fold(WeightedSum::ZERO, |total, cell| total.plus(*cell)).mean()
     }
@@ -177,7 +177,7 @@ fn rescale(mut counts: Vec<f64>) -> Vec<f64> {
     counts
 }
 
-/// Returns how often each of `count` items is sampled in `count` samples with replacement.
+/// Returns the number of times that each of `count` items is sampled in `count` samples with replacement.
 fn sample_counts(key: Key, count: usize) -> Vec<f64> {
     let mut random = key.stream("with replacement");
     let mut counts = vec![0.0; count];

@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn ignored_voxels_are_neither_right_nor_false_positive() {
+    fn ignored_voxels_are_neither_true_nor_false_positives() {
         let grid = Grid { shape: [20, 10, 10], affine: Affine::from_spacing([2.0; 3]) };
         // A tumor at the left, and voxels without a known label at the right.
         let ids = Array3::from_fn(grid.shape, |[x, ..]| match x {

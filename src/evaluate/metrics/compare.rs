@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn few_patients_bound_p_from_below() {
+    fn p_value_of_few_patients_has_lower_bound() {
         let p = |patients: usize| {
             let series = |value: f64| Series(vec![vec![WeightedSum::of(Some(value)); patients]]);
             compare(&Resamples::new(Key::root(1), 500, patients), &series(1.0), &series(0.0)).unwrap().p

@@ -89,7 +89,7 @@ pub struct MetricSummary {
     pub kind: Metric,
     /// The mean over patients and seeds.
     pub mean: f64,
-    /// The interval of 95% of resamples.
+    /// The interval that contains the middle 95% of the resampled means.
     #[serde(flatten)]
     pub interval: Interval,
     /// The number of cases or lesions of all seeds.
@@ -121,7 +121,7 @@ pub struct Difference {
 /// Summarises the rows of all arms.
 ///
 /// Patients are resampled, not scans: all scans of a patient are in a resample, or none. Arms are compared over cases that were
-/// measured for every network of both arms, so that an unreadable prediction is no advantage.
+/// measured for every network of both arms, so that an arm gains nothing from a prediction that cannot be read.
 ///
 /// ```
 /// use freetumor::random::Key;

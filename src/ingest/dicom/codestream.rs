@@ -37,7 +37,7 @@ pub(super) fn check_jpeg_2000(frame: &Frame) -> Result<SampleFormat, Fault> {
         return Err(corrupt("unsupported JPEG 2000 image: subsampled pixels or empty tiles"));
     }
     if format.signed && !frame.format.signed {
-        return Err(corrupt("expected unsigned JPEG 2000 pixels by PixelRepresentation, got signed ones"));
+        return Err(corrupt("expected unsigned JPEG 2000 pixels according to PixelRepresentation, got signed ones"));
     }
     Ok(format)
 }
@@ -53,7 +53,7 @@ fn check_image(frame: &Frame, shape: [usize; 2], components: usize, precision: u
     }
     if precision > 8 * frame.format.bytes as u32 {
         return Err(corrupt(format!(
-            "expected compressed pixels of at most {} bits by BitsAllocated, got {precision} bits",
+            "expected compressed pixels of at most {} bits according to BitsAllocated, got {precision} bits",
             8 * frame.format.bytes
         )));
     }

@@ -144,7 +144,7 @@ impl<'a> Dataset<'a> {
         self.elements.iter().find(|element| element.tag == tag)
     }
 
-    /// Returns the bytes of a value as stored, if the element is present and not of undefined length.
+    /// Returns the bytes of a value as stored, or `None` if the element is absent or of undefined length.
     pub fn bytes(&self, tag: Tag) -> Option<&'a [u8]> {
         self.element(tag).filter(|element| !element.is_undefined).map(|element| element.value)
     }
@@ -235,7 +235,7 @@ impl<'a> Dataset<'a> {
         Ok(items)
     }
 
-    /// Returns the first item of a sequence, if there is one.
+    /// Returns the first item of a sequence, or `None` if there is no item.
     ///
     /// # Errors
     /// Returns the faults of [`Dataset::items`].

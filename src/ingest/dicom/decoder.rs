@@ -67,7 +67,7 @@ impl Decoder {
         Self { threads: threads.clamp(1, 255), ..self }
     }
 
-    /// Returns how many slices are decoded at once.
+    /// Returns the number of slices that are decoded at once.
     pub(super) fn threads(&self) -> usize {
         self.threads
     }

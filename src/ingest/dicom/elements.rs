@@ -155,7 +155,7 @@ impl Elements {
         }
     }
 
-    /// Returns the bytes of a value as stored.
+    /// Returns the bytes of a value as stored, or `None` if the element was not read.
     pub fn bytes(&self, tag: Tag) -> Option<&[u8]> {
         self.values.get(&tag).map(|value| &value.bytes[..])
     }

@@ -16,7 +16,7 @@ pub struct SeriesExtent {
 }
 
 impl SeriesExtent {
-    /// Returns the extent of a stack with readable slices.
+    /// Returns the extent of a stack, or `None` if it has no readable slice, consists of localizers, or has no series identifier.
     pub(super) fn of(stack: &Stack) -> Option<Self> {
         let first = stack.slices.first().filter(|slice| !slice.localizer)?;
         let poses = poses(stack);

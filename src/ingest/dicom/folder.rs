@@ -58,7 +58,7 @@ impl DicomFolder {
 
     /// Returns the number of files that are not read, by kind: files that are not slices, and slices that belong to no scan (localizers, other
     /// modalities, slices in no stack).
-    pub fn left_out(&self) -> BTreeMap<&'static str, usize> {
+    pub fn unread_files(&self) -> BTreeMap<&'static str, usize> {
         let mut counts = self.other_files.clone();
         if self.series.iter().any(Self::is_scan) {
             for series in self.series.iter().filter(|series| !Self::is_scan(series)) {
@@ -74,7 +74,7 @@ impl DicomFolder {
     }
 }
 
-/// Which files of a DICOM folder are not read as slices.
+/// The rules that decide which files of a DICOM folder are not read as slices.
 #[derive(Clone, Copy)]
 pub struct FolderFilter<'a> {
     /// Returns whether a file is skipped without being opened.

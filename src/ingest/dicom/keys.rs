@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::elements::Elements;
 
-/// What different values of an element mean.
+/// The meaning of different values of an element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Meaning {
     /// A setting of a whole scan. Slices with different values are different scans, also if they follow each other without a gap.

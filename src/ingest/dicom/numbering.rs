@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::geometry::FEWEST_SLICES;
 use crate::error::{Fault, FaultKind};
 
-/// Maximum number of places at which runs may be separated; more are no runs.
+/// Maximum number of places at which the slices may be separated into runs.
 const MAX_CUTS: usize = 64;
 /// Maximum relative difference of two gaps within a run.
 const SAME_GAP: f64 = 0.1;
@@ -93,7 +93,7 @@ pub(super) fn is_monotone(slices: &[NumberedSlice]) -> bool {
     slices.windows(2).all(is_ascending) || slices.windows(2).all(|pair| pair[1].number < pair[0].number)
 }
 
-/// Returns the fault of slices whose instance numbers all occur several times: acquisitions that are numbered alike.
+/// Returns the fault of slices whose instance numbers all occur several times: acquisitions with the same numbers. Otherwise returns `None`.
 pub(super) fn repeated_numbers(slices: &[NumberedSlice]) -> Option<Fault> {
     let mut counts: BTreeMap<i64, usize> = BTreeMap::new();
     for slice in slices {
@@ -110,7 +110,7 @@ pub(super) fn repeated_numbers(slices: &[NumberedSlice]) -> Option<Fault> {
 }
 
 /// Returns the fault of slices, in order of their position, of which every second one (or third, or fourth) continues a numbering of its own:
-/// one scan that is numbered in several passes, or several acquisitions a part of a step apart.
+/// one scan that is numbered in several passes, or several acquisitions a part of a step apart. Otherwise returns `None`.
 pub(super) fn interleaved_runs(slices: &[NumberedSlice]) -> Option<Fault> {
     let distance = |at: usize, other: usize| slices[at].number.abs_diff(slices[other].number);
     let is_interleaved = |passes: &usize| {

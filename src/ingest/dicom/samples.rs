@@ -31,7 +31,7 @@ pub(super) fn stored(
         return Err(Fault::read(
             FaultKind::Corrupt,
             format!(
-                "expected {} pixels of {} bits by BitsStored, got larger ones in a compressed image of {precision} bits: correct BitsStored, \
+                "expected {} pixels of {} bits according to BitsStored, got larger ones in a compressed image of {precision} bits: correct BitsStored, \
                  HighBit and PixelRepresentation",
                 if format.signed { "signed" } else { "unsigned" },
                 format.bits

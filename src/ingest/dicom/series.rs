@@ -156,7 +156,7 @@ pub fn read_header(series: &Series) -> Result<ScanHeader, Fault> {
 /// x runs along the slices' rows, y along their columns, z along their normal.
 ///
 /// # Units
-/// HU, see the [module documentation](super).
+/// The voxels are HU, as the [module documentation](super) describes.
 ///
 /// # Errors
 /// Returns `unsupported` (another modality, colour, several frames, transfer syntax), `missing` (tags, slices), `geometry`
@@ -196,7 +196,8 @@ pub fn read_series(series: &Series, decoder: &Decoder, limits: &Limits) -> Resul
     Ok(assembly.finish(stack.grid))
 }
 
-/// Returns the PatientID of the series. The PatientID identifies a person: hash it with a secret, store and print only the hash.
+/// Returns the PatientID of the series, or `None` if its first file has none. The PatientID identifies a person: hash it with a secret, store
+/// and print only the hash.
 ///
 /// # Errors
 /// Returns a fault if the first file can no longer be read.
@@ -212,7 +213,7 @@ pub fn patient_id(series: &Series) -> Result<Option<String>, Fault> {
     Ok(number.filter(|number| !number.is_empty()))
 }
 
-/// Returns the frame of reference of the series, if its first file states one.
+/// Returns the frame of reference of the series, or `None` if its first file states none.
 pub fn frame_of_reference(series: &Series) -> Option<FrameOfReference> {
     let elements = Elements::open(&series.slices().next()?.path, &[tags::FRAME_OF_REFERENCE_UID])?;
     elements.text(tags::FRAME_OF_REFERENCE_UID).map(FrameOfReference::of)

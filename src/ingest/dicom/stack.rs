@@ -25,7 +25,7 @@ impl Stack {
     }
 }
 
-/// Returns the pose of a slice with a valid header.
+/// Returns the pose of a slice, or `None` if its header is not valid.
 pub(super) fn pose(slice: &Slice) -> Option<&SlicePose> {
     slice.image.as_ref().ok().map(|image| &image.pose)
 }

@@ -105,7 +105,7 @@ fn without_copied_stacks(mut stacks: Vec<Stack>, decoder: &Decoder) -> Vec<Stack
     kept
 }
 
-/// Returns whether every slice of a stack is a copy of a slice of another one. Pixels that cannot be read are no copies.
+/// Returns whether every slice of a stack is a copy of a slice of another one. Slices whose pixels cannot be read are not copies.
 fn is_copy(stack: &Stack, other: &Stack, decoder: &Decoder) -> bool {
     let patient = |stack: &Stack| stack.slices.first().map(|slice| slice.keys.identity.patient);
     let slices: Vec<Slice> = stack.slices.iter().chain(&other.slices).cloned().collect();

@@ -58,7 +58,7 @@ impl Syntax {
         self as u8
     }
 
-    /// Returns the syntax at an index in the list of syntaxes.
+    /// Returns the syntax at an index in the list of syntaxes, or `None` if the list is shorter.
     pub fn from_code(code: u8) -> Option<Self> {
         Self::ALL.get(usize::from(code)).map(|(syntax, _)| *syntax)
     }

@@ -30,7 +30,7 @@ const MAGIC: [u8; 8] = *b"ftdicom1";
 /// Kinds of faults that a decoder may report; the status of a response is the index in this list, counted from 1.
 const KINDS: [FaultKind; 4] = [FaultKind::Corrupt, FaultKind::Truncated, FaultKind::Unsupported, FaultKind::TooLarge];
 
-/// Returns the kind of fault of a status.
+/// Returns the kind of fault of a status, or `None` if the status is success or unknown.
 pub(super) fn fault_kind(status: u8) -> Option<FaultKind> {
     KINDS.get(usize::from(status).checked_sub(1)?).copied()
 }

@@ -1,4 +1,4 @@
-//! Remarks on the DICOM folders of a source: files that are left out, separated series, and scans in pieces.
+//! Remarks on the DICOM folders of a source: files that are not read, separated series, and scans in pieces.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::ingest::dicom::{DicomFolder, Separation, Series, SeriesExtent, read_h
 #[derive(Default)]
 pub(super) struct Remarks {
     /// Number of files that are not read, by the name of their kind.
-    left_out: BTreeMap<&'static str, usize>,
+    unread_files: BTreeMap<&'static str, usize>,
     separations: Vec<Separation>,
     /// Number of DICOM scans that cannot be read, and the message of one of them.
     failing: usize,
@@ -23,8 +23,8 @@ pub(super) struct Remarks {
 
 impl Remarks {
     pub fn add_folder(&mut self, folder: &DicomFolder) {
-        for (kind, count) in folder.left_out() {
-            *self.left_out.entry(kind).or_insert(0) += count;
+        for (kind, count) in folder.unread_files() {
+            *self.unread_files.entry(kind).or_insert(0) += count;
         }
         self.separations.extend(folder.separations.iter().cloned());
         self.adjoining += folder.adjoining.len();
@@ -47,13 +47,13 @@ impl Remarks {
 
     /// Logs the remarks, one line for each kind. Scans are named by their ids: a path may name a person.
     pub fn log(&self, source: &str) {
-        let files: usize = self.left_out.values().sum();
+        let files: usize = self.unread_files.values().sum();
         if files > 0 {
             tracing::warn!(
                 source,
                 "{} in DICOM folders not read as slices of a scan: {}; `freetumor inspect FOLDER` lists those of one folder",
                 counted(files, "file"),
-                counts(&self.left_out)
+                counts(&self.unread_files)
             );
         }
         if let Some(example) = &self.example {

@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn start_is_recognised_by_its_first_key() {
+    fn metaimage_header_is_recognised_by_its_first_key() {
         for start in [VALID, "NDims=3\n", "Comment = a scan\r\n", "ObjectType: Image"] {
             assert!(is_metaimage(start.as_bytes()), "{start}");
         }
@@ -346,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_name_key_without_its_text() {
+    fn faults_name_key_but_not_its_value() {
         use FaultKind::{Corrupt, Geometry, Truncated, Unsupported};
         for (from, to, kind, message) in [
             ("= Image", "= secret", Unsupported, "ObjectType Image"),

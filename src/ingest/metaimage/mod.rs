@@ -52,7 +52,7 @@ pub(super) fn read_labels(
     open(reader, file_bytes, path, |stream, header, _| raster::read_labels(stream, header, limits))
 }
 
-/// Returns the name of the data file of a header, if the header names one.
+/// Returns the name of the data file of a header, or `None` if the voxels follow the header.
 pub(super) fn data_file(reader: impl BufRead) -> Result<Option<DataFile>, Fault> {
     Ok(MetaHeader::read(&mut HeaderText::new(reader))?.data_file)
 }

@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn rounded_half_turn_is_rotation_and_other_values_are_not() {
+    fn quaternion_above_unit_length_is_fault_unless_rounded() {
         let expected = half_turn().affine().unwrap();
         for excess in [1e-7, 3.845_952e-7, 1e-6, 5e-5] {
             let rounded = Placement { quaternion: [0.0, 0.0, 1.0f64 + excess / 2.0], ..half_turn() };

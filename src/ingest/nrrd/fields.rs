@@ -96,7 +96,7 @@ impl Fields {
         }
     }
 
-    /// Returns the value of a field, if the header has the field.
+    /// Returns the value of a field, or `None` if the header does not have the field.
     pub fn get(&self, field: &str) -> Option<&str> {
         self.0.get(&key_of(field)).map(String::as_str)
     }

@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_name_field_without_its_text() {
+    fn faults_name_field_but_not_its_value() {
         use FaultKind::{Corrupt, Geometry, Truncated, Unsupported};
         for (from, to, kind, message) in [
             ("NRRD0004", "NRRD0006", Unsupported, "1 to 5, got 6"),

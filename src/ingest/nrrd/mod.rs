@@ -64,7 +64,7 @@ pub(super) fn read_label_names(reader: impl BufRead) -> Result<BTreeMap<u16, Str
     Ok(named.filter(|(id, name)| *id > 0 && !name.is_empty()).collect())
 }
 
-/// Returns the name of the data file of a header, if the header names one.
+/// Returns the name of the data file of a header, or `None` if the voxels follow the header.
 pub(super) fn data_file(reader: impl BufRead) -> Result<Option<DataFile>, Fault> {
     Ok(NrrdHeader::read(&mut HeaderText::new(reader))?.data_file)
 }

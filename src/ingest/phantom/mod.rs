@@ -52,7 +52,7 @@ pub struct PhantomConfig {
     pub dataset: Option<String>,
     /// Number of patients: scan n is of patient n modulo this number; by default every scan has its own patient.
     pub patients: Option<u32>,
-    /// Noise relative to a routine scan: 2 is a low-dose scan, 0 is no noise.
+    /// Noise relative to a routine scan: 2 is a low-dose scan, 0 a scan without noise.
     pub noise: f64,
     /// Tumors and cysts of the scans; none by default.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -60,7 +60,7 @@ impl<R: BufRead> Stream<R> {
             _ => {
                 return Err(Fault::read(
                     FaultKind::Corrupt,
-                    "expected voxels compressed with gzip or zlib by the header, got other bytes",
+                    "expected voxels compressed with gzip or zlib according to the header, got other bytes",
                 ));
             }
         };

@@ -37,7 +37,7 @@ pub(super) fn forward(
     let ([kx, ky, kz], [sx, sy, sz]) = (geometry.kernel, geometry.stride);
     let (inputs, outputs) = (geometry.channels_in, geometry.channels_out);
     let shape = match (kz, sz) {
-        (3, 1) => TileShape::along_line(class, outputs, oz),
+        (3, 1) => TileShape::choose_for_three_taps(class, outputs, oz),
         _ => TileShape::choose(class, outputs, oz),
     };
     let chunk = if inputs <= 96 { inputs } else { CHUNK };
@@ -93,14 +93,14 @@ pub(super) fn forward(
                         shape.split(oz, |z, count| {
                             let call = TileCall {
                                 segments: &segments,
-                                a_first: z * sz * channels,
-                                length: kz * channels,
-                                a_row: sz * channels,
-                                a_step: 1,
+                                a_offset: z * sz * channels,
+                                steps: kz * channels,
+                                a_row_stride: sz * channels,
+                                a_step_stride: 1,
                                 c: y.at(output + z * outputs + first_output),
-                                c_row: outputs,
-                                width: shape.columns.min(outputs - first_output),
-                                start: initial,
+                                c_row_stride: outputs,
+                                output_columns: shape.columns.min(outputs - first_output),
+                                initial,
                             };
                             // SAFETY: the slab holds the taps of all rows of the tile, the packed weights its columns, and no
                             // other task has these planes, rows and outputs; a shape along a line was chosen only for a kernel of 3
@@ -137,14 +137,14 @@ fn pointwise(class: Class, x: &[f32], weight: Weight<'_>, bias: Option<&[f32]>, 
                         a: x[(first + p) * inputs..(first + p + rows) * inputs].as_ptr(),
                         b: packed[block * inputs * shape.columns..(block + 1) * inputs * shape.columns].as_ptr(),
                     }],
-                    a_first: 0,
-                    length: inputs,
-                    a_row: inputs,
-                    a_step: 1,
+                    a_offset: 0,
+                    steps: inputs,
+                    a_row_stride: inputs,
+                    a_step_stride: 1,
                     c: y.at((first + p) * outputs + first_output),
-                    c_row: outputs,
-                    width: shape.columns.min(outputs - first_output),
-                    start: bias.map_or(InitialSum::Zero, |bias| InitialSum::Row(bias[first_output..].as_ptr())),
+                    c_row_stride: outputs,
+                    output_columns: shape.columns.min(outputs - first_output),
+                    initial: bias.map_or(InitialSum::Zero, |bias| InitialSum::Row(bias[first_output..].as_ptr())),
                 };
                 // SAFETY: the slices above hold the tile's rows and columns, and no other task has these positions.
                 unsafe { shape.function(rows)(&call) }
@@ -197,14 +197,14 @@ pub(super) fn transposed(
                             a: x[(row * nz + z) * inputs..(row * nz + z + count) * inputs].as_ptr(),
                             b: packed[offset..offset + inputs * shape.columns].as_ptr(),
                         }],
-                        a_first: 0,
-                        length: inputs,
-                        a_row: inputs,
-                        a_step: 1,
+                        a_offset: 0,
+                        steps: inputs,
+                        a_row_stride: inputs,
+                        a_step_stride: 1,
                         c: y.at((output + z * kz) * outputs + first_output),
-                        c_row: kz * outputs,
-                        width: shape.columns.min(outputs - first_output),
-                        start: bias.map_or(InitialSum::Zero, |bias| InitialSum::Row(bias[first_output..].as_ptr())),
+                        c_row_stride: kz * outputs,
+                        output_columns: shape.columns.min(outputs - first_output),
+                        initial: bias.map_or(InitialSum::Zero, |bias| InitialSum::Row(bias[first_output..].as_ptr())),
                     };
                     // SAFETY: the slices above hold the tile's rows and columns; each output voxel belongs to one input
                     // voxel, and no other task has this row.

@@ -143,7 +143,7 @@ pub(super) fn inside(start: isize, size: usize, end: usize) -> (usize, usize) {
     (from.min(size), to)
 }
 
-/// Returns `start + step` if this is in `0 .. end`.
+/// Returns `start + step`, or `None` if the sum is not in `0 .. end`.
 pub(super) fn within(start: isize, step: usize, end: usize) -> Option<usize> {
     let at = start + step as isize;
     (0..end as isize).contains(&at).then_some(at as usize)

@@ -26,7 +26,7 @@ impl<'a> SharedSlice<'a> {
     /// Returns a pointer to the number at `index`, which must be in range.
     #[inline]
     pub fn at(&self, index: usize) -> *mut f32 {
-        assert!(index < self.len, "write at {index} of {}", self.len);
+        assert!(index < self.len, "expected an index below {}, got {index}", self.len);
         self.start.wrapping_add(index)
     }
 }

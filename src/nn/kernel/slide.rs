@@ -10,7 +10,7 @@ const TAPS: usize = 3;
 /// The number of channels after which the sums are added to the totals: about as many steps as in any other tile.
 const BLOCK: usize = 24;
 
-/// A tile of one vector for each row, whose neighbouring rows share factors: see [`TileShape::along_line`]. For each channel, every
+/// A tile of one vector for each row, whose neighbouring rows share factors: see [`TileShape::choose_for_three_taps`]. For each channel, every
 /// factor is loaded once and multiplied by its three taps.
 struct SlidingTile<const ROWS: usize>;
 
@@ -18,7 +18,7 @@ impl<const ROWS: usize> Kernel for SlidingTile<ROWS> {
     type Input<'a> = &'a TileCall<'a>;
 
     /// # Safety
-    /// The requirements of [`TileFn`], for a call as described at [`TileShape::along_line`].
+    /// The requirements of [`TileFn`], for a call as described at [`TileShape::choose_for_three_taps`].
     #[inline(always)]
     unsafe fn run<S: Simd>(call: &TileCall<'_>) {
         // SAFETY: the caller guarantees the same.
@@ -29,20 +29,23 @@ impl<const ROWS: usize> Kernel for SlidingTile<ROWS> {
 /// Runs a [`SlidingTile`].
 ///
 /// # Safety
-/// The requirements of [`TileFn`], for a call as described at [`TileShape::along_line`].
+/// The requirements of [`TileFn`], for a call as described at [`TileShape::choose_for_three_taps`].
 #[inline(always)]
 unsafe fn slide<S: Simd, const ROWS: usize>(call: &TileCall<'_>) {
-    debug_assert!(call.a_step == 1 && call.length == TAPS * call.a_row, "a call along a line");
+    debug_assert!(
+        call.a_step_stride == 1 && call.steps == TAPS * call.a_row_stride,
+        "expected a call with three taps along a line"
+    );
     // SAFETY: every pointer is derived from the call, within its rows, columns and steps: in a call along a line, tap t of row m uses
-    // the factor at (m + t) · a_row, and the last factor is that of the last row's last tap.
+    // the factor at (m + t) · a_row_stride, and the last factor is that of the last row's last tap.
     unsafe {
-        let (channels, width) = (call.length / TAPS, call.width.min(S::WIDTH));
+        let (channels, width) = (call.steps / TAPS, call.output_columns.min(S::WIDTH));
         let mut totals = [S::zero(); ROWS];
-        if let InitialSum::Row(bias) = call.start {
+        if let InitialSum::Row(bias) = call.initial {
             totals = [S::load_first(bias, width); ROWS];
         }
         for segment in call.segments {
-            let (mut a, mut b, mut left) = (segment.a.wrapping_add(call.a_first), segment.b, channels);
+            let (mut a, mut b, mut left) = (segment.a.wrapping_add(call.a_offset), segment.b, channels);
             while left > 0 {
                 let block = left.min(BLOCK);
                 let mut sums = [S::zero(); ROWS];
@@ -59,7 +62,7 @@ unsafe fn slide<S: Simd, const ROWS: usize>(call: &TileCall<'_>) {
                                 sums[at - t] = S::mul_add(factor, *tap, sums[at - t]);
                             }
                         }
-                        voxel = voxel.wrapping_add(call.a_row);
+                        voxel = voxel.wrapping_add(call.a_row_stride);
                     }
                     a = a.wrapping_add(1);
                     b = b.wrapping_add(S::WIDTH);
@@ -71,8 +74,8 @@ unsafe fn slide<S: Simd, const ROWS: usize>(call: &TileCall<'_>) {
             }
         }
         for (m, total) in totals.iter().enumerate() {
-            let c = call.c.wrapping_add(m * call.c_row);
-            let total = match call.start {
+            let c = call.c.wrapping_add(m * call.c_row_stride);
+            let total = match call.initial {
                 InitialSum::Output => S::add(*total, S::load_first(c, width)),
                 _ => *total,
             };

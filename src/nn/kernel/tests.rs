@@ -88,7 +88,7 @@ fn cubic(batch: usize, input: [usize; 3], channels: [usize; 2]) -> Geometry {
 }
 
 #[test]
-fn direct_convolution_agrees_for_every_tile_width() {
+fn direct_convolution_equals_reference_for_every_tile_width() {
     for channels in [[1, 1], [3, 7], [5, 8], [8, 16], [16, 17], [9, 32], [20, 48], [33, 64], [130, 40]] {
         assert_agrees(&cubic(2, [4, 5, 14], channels), Accuracy::Direct, 1e-5);
     }
@@ -96,7 +96,7 @@ fn direct_convolution_agrees_for_every_tile_width() {
 
 /// Lines of every length, in tiles of every number of rows, with more channels than a block holds.
 #[test]
-fn direct_convolution_agrees_for_every_line_length() {
+fn direct_convolution_equals_reference_for_every_line_length() {
     for length in 1..=24 {
         for outputs in [1, 8, 24] {
             assert_agrees(&cubic(1, [2, 2, length], [30, outputs]), Accuracy::Direct, 1e-5);
@@ -204,7 +204,7 @@ fn transposed_convolution_equals_gradient_of_strided_convolution() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
-    fn direct_convolution_agrees_for_every_geometry(
+    fn direct_convolution_equals_reference_for_every_geometry(
         batch in 1usize..3, channels in prop::array::uniform2(1usize..20), input in prop::array::uniform3(1usize..9),
         kernel in prop::array::uniform3(1usize..5), stride in prop::array::uniform3(1usize..4),
         padding in prop::array::uniform3(0usize..5),

@@ -27,12 +27,12 @@ impl TileShape {
     }
 
     /// Returns the tile shape for a convolution with three taps along a line of voxels. Consecutive rows of the tile are consecutive voxels,
-    /// so that row m at tap t reads the same inputs as row m + 1 at tap t − 1. The `TileCall` must have `length` = 3 ×
-    /// channels, `a_row` = channels and `a_step` = 1.
+    /// so that row m at tap t reads the same inputs as row m + 1 at tap t − 1. The `TileCall` must have `steps` = 3 ×
+    /// channels, `a_row_stride` = channels and `a_step_stride` = 1.
     ///
     /// With one vector for each row, loading factors takes as long as multiplying them: a sliding tile moves along the line and loads
     /// each factor once. With AVX2, a sliding tile is also used if half of the last pair of vectors would be empty.
-    pub fn along_line(class: Class, columns: usize, run: usize) -> Self {
+    pub fn choose_for_three_taps(class: Class, columns: usize, run: usize) -> Self {
         let shape = Self::choose(class, columns, run);
         #[cfg(target_arch = "x86_64")]
         {
@@ -98,9 +98,9 @@ impl<const ROWS: usize, const VECTORS: usize> Kernel for Tile<ROWS, VECTORS> {
 unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize>(call: &TileCall<'_>) {
     // SAFETY: every pointer is derived from the call, within its rows, columns and steps.
     unsafe {
-        let left = |v: usize| call.width.saturating_sub(v * S::WIDTH).min(S::WIDTH);
+        let left = |v: usize| call.output_columns.saturating_sub(v * S::WIDTH).min(S::WIDTH);
         let mut totals = [[S::zero(); VECTORS]; ROWS];
-        if let InitialSum::Row(bias) = call.start {
+        if let InitialSum::Row(bias) = call.initial {
             for row in &mut totals {
                 for (v, total) in row.iter_mut().enumerate() {
                     *total = S::load_first(bias.wrapping_add(v * S::WIDTH), left(v));
@@ -108,7 +108,7 @@ unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize>(call: &TileCall
             }
         }
         for segment in call.segments {
-            let (mut a, mut b, mut steps) = (segment.a.wrapping_add(call.a_first), segment.b, call.length);
+            let (mut a, mut b, mut steps) = (segment.a.wrapping_add(call.a_offset), segment.b, call.steps);
             while steps > 0 {
                 let block = steps.min(BLOCK);
                 let mut sums = [[S::zero(); VECTORS]; ROWS];
@@ -118,12 +118,12 @@ unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize>(call: &TileCall
                         *column = S::load_at(b.wrapping_add(v * S::WIDTH));
                     }
                     for (m, row) in sums.iter_mut().enumerate() {
-                        let factor = S::splat(*a.wrapping_add(m * call.a_row));
+                        let factor = S::splat(*a.wrapping_add(m * call.a_row_stride));
                         for (sum, column) in row.iter_mut().zip(&columns) {
                             *sum = S::mul_add(factor, *column, *sum);
                         }
                     }
-                    a = a.wrapping_add(call.a_step);
+                    a = a.wrapping_add(call.a_step_stride);
                     b = b.wrapping_add(VECTORS * S::WIDTH);
                 }
                 for (total, sum) in totals.as_flattened_mut().iter_mut().zip(sums.as_flattened()) {
@@ -133,10 +133,10 @@ unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize>(call: &TileCall
             }
         }
         for (m, row) in totals.iter().enumerate() {
-            let c = call.c.wrapping_add(m * call.c_row);
+            let c = call.c.wrapping_add(m * call.c_row_stride);
             for (v, total) in row.iter().enumerate() {
                 let (c, left) = (c.wrapping_add(v * S::WIDTH), left(v));
-                let total = match call.start {
+                let total = match call.initial {
                     InitialSum::Output => S::add(*total, S::load_first(c, left)),
                     _ => *total,
                 };

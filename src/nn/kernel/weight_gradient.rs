@@ -88,14 +88,14 @@ pub(super) fn weight_gradient(class: Class, geometry: &Geometry, x: &[f32], dy: 
                             shape.split(depth, |first, wide| {
                                 let call = TileCall {
                                     segments,
-                                    a_first: first,
-                                    length: oz,
-                                    a_row: 1,
-                                    a_step: sz * inputs,
+                                    a_offset: first,
+                                    steps: oz,
+                                    a_row_stride: 1,
+                                    a_step_stride: sz * inputs,
                                     c: sums.at((tap_y * depth + first) * padded + block * shape.columns),
-                                    c_row: padded,
-                                    width: shape.columns,
-                                    start: InitialSum::Output,
+                                    c_row_stride: padded,
+                                    output_columns: shape.columns,
+                                    initial: InitialSum::Output,
                                 };
                                 // SAFETY: the slab holds the taps of these rows, `gradients` their gradients, and the sums belong
                                 // to this task.

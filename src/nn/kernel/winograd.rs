@@ -210,14 +210,14 @@ impl<T: Transform<OUT, IN>, const OUT: usize, const IN: usize> Task<'_, T, OUT, 
                     self.plan.shape.split(patches, |first, rows| {
                         let call = TileCall {
                             segments: &segments,
-                            a_first: first * geometry.channels_in,
-                            length: geometry.channels_in,
-                            a_row: geometry.channels_in,
-                            a_step: 1,
+                            a_offset: first * geometry.channels_in,
+                            steps: geometry.channels_in,
+                            a_row_stride: geometry.channels_in,
+                            a_step_stride: 1,
                             c: products.at(((point * self.planes + plane) * patches + first) * columns),
-                            c_row: columns,
-                            width: columns,
-                            start: InitialSum::Zero,
+                            c_row_stride: columns,
+                            output_columns: columns,
+                            initial: InitialSum::Zero,
                         };
                         // SAFETY: the transformed planes hold all patches, the weights all columns, and the processor has
                         // the plan's class, in which this function runs.

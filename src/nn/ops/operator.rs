@@ -130,7 +130,7 @@ impl<O: Operator> Node<O> {
             }
             _ => match &*self.take_ready()?.storage_and_layout().0 {
                 Storage::Cpu(storage) => storage.clone(),
-                _ => bail!("{}: the output left the inputs' device", O::NAME),
+                _ => bail!("{}: expected the output on the device of the inputs", O::NAME),
             },
         };
         Ok((storage, self.operator.shape()))
@@ -141,7 +141,7 @@ impl<O: Operator> Node<O> {
         let (storage, layout) = y.storage_and_layout();
         match &*storage {
             Storage::Cuda(storage) => Ok((storage.try_clone(layout)?, self.operator.shape())),
-            _ => bail!("{}: the output left the inputs' device", O::NAME),
+            _ => bail!("{}: expected the output on the device of the inputs", O::NAME),
         }
     }
 
@@ -150,7 +150,7 @@ impl<O: Operator> Node<O> {
         let (storage, layout) = y.storage_and_layout();
         match &*storage {
             Storage::Metal(storage) => Ok((storage.try_clone(layout)?, self.operator.shape())),
-            _ => bail!("{}: the output left the inputs' device", O::NAME),
+            _ => bail!("{}: expected the output on the device of the inputs", O::NAME),
         }
     }
 

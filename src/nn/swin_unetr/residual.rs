@@ -44,7 +44,7 @@ impl Residual {
     }
 }
 
-/// Doubles the volume, concatenates the encoder's features, and blends both.
+/// A layer that doubles the volume, concatenates the encoder's features, and applies a residual block to both.
 #[derive(Clone, Debug)]
 pub(super) struct UpBlock {
     double: ConvTranspose3d,

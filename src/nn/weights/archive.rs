@@ -50,7 +50,7 @@ impl<R: Read + Seek> Archive<R> {
         self.indices.keys().map(String::as_str)
     }
 
-    /// Returns the bytes that an entry claims to hold, if the archive has the entry.
+    /// Returns the size in bytes that the archive states for an entry, or `None` if the archive has no such entry.
     pub(super) fn size(&self, name: &str) -> Option<u64> {
         self.zip.by_index_data(*self.indices.get(name)?).ok().map(|entry| entry.size())
     }

@@ -40,7 +40,7 @@ impl ElementType {
         if matches!(self, Self::I32 | Self::I16 | Self::I8) { 8 } else { self.bytes() }
     }
 
-    /// Returns the element type of a PyTorch storage class, such as `FloatStorage`.
+    /// Returns the element type of a PyTorch storage class, such as `FloatStorage`, or `None` for any other class.
     pub(super) fn of_storage(class: &str) -> Option<Self> {
         Some(match class {
             "DoubleStorage" => Self::F64,
@@ -57,7 +57,7 @@ impl ElementType {
         })
     }
 
-    /// Returns the element type of a PyTorch dtype, such as `float32`.
+    /// Returns the element type of a PyTorch dtype, such as `float32`, or `None` for a dtype that is not supported.
     pub(super) fn of_dtype(name: &str) -> Option<Self> {
         Some(match name {
             "float64" | "double" => Self::F64,
@@ -74,7 +74,7 @@ impl ElementType {
         })
     }
 
-    /// Returns the element type of a safetensors dtype.
+    /// Returns the element type of a safetensors dtype, or `None` for a dtype that is not supported.
     pub(super) fn of_safetensors(dtype: Dtype) -> Option<Self> {
         Some(match dtype {
             Dtype::F64 => Self::F64,

@@ -85,7 +85,7 @@ impl WeightsMetadata {
             .with_hint(format!("use the weights of that training run in {}", weights.display())))
     }
 
-    /// Returns an error message if the metadata names another network than `network`.
+    /// Returns an error message if the metadata names another network than `network`, otherwise `None`.
     pub fn network_mismatch(&self, network: &str) -> Option<String> {
         let actual = self.network.as_deref().filter(|actual| *actual != network)?;
         Some(format!("expected the weights of a {network}, got those of a {actual}"))

@@ -11,7 +11,7 @@ use crate::nn::failed;
 
 const FAILED: &str = "cannot run windows";
 
-/// How many windows one call of the predictor receives.
+/// The number of windows that one call of the predictor receives.
 ///
 /// The grouping affects the predictions of a network with batch norm.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,7 +55,7 @@ pub struct SlidingWindows {
     pub plan: WindowPlan,
     /// The weights of a window's voxels in the average.
     pub importance: Importance,
-    /// How many windows one call of the predictor receives.
+    /// The number of windows that one call of the predictor receives.
     pub grouping: WindowGrouping,
 }
 

@@ -191,7 +191,7 @@ pub(in crate::record) fn descriptors() -> Vec<Descriptor<Row>> {
         30 "volume_mm3" F64 maybe "mm3" "Volume of the labeled voxels." => geometry!(volume_mm3);
         31 "diameter_mm" F64 maybe "mm" "Diameter of the sphere of equal volume." => geometry!(diameter_mm);
         32 "sphericity" F64 maybe "" "Sphericity of the surface of the labeled voxels: 1 for a sphere." => geometry!(sphericity);
-        33 "clipped_fraction" F64 maybe "" "Fraction of the sampled shape that is not part of the tumor: it is outside of what the tumor may occupy." => geometry!(clipped_fraction);
+        33 "clipped_fraction" F64 maybe "" "Fraction of the sampled shape that is not part of the tumor, because it is outside of the voxels that the tumor may occupy." => geometry!(clipped_fraction);
         34 "boundary_distance_mm" F64 maybe "mm" "Distance from the centre to the nearest voxel outside the organ; 0 if the centre is outside." => geometry!(boundary_distance_mm);
         35 "drawn_contrast_hu" F64 maybe "HU" "Sampled change of HU of the solid tumor, before texture and soft edge; absent if a network or program makes the tumor." => drawn_contrast();
         36 "exterior_fraction" F64 maybe "" "Fraction of the tumor's surface that does not face its organ, by the faces of voxels." => geometry!(exterior_fraction);

@@ -226,7 +226,7 @@ impl Attempts for OrganPlan<'_> {
                 let shape = self.shape(&form, growth, site, key);
                 let site_box = |region| self.site_box(&form, site, region);
                 let maps = self.maps.as_deref().map(|maps| maps as &dyn DifferenceMaps);
-                self.source.tumor(key, &shape, self.limits(), maps, site_box)?
+                self.source.make_tumor(key, &shape, self.limits(), maps, site_box)?
             }
         };
         Ok(match changed {

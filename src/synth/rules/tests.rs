@@ -32,7 +32,7 @@ fn changes(seed: u64, diameter_mm: f64, slice_mm: usize) -> [Array3<f32>; 2] {
     let form = TumorForm::Prior(prior.shape(&mut key.stream("size"), diameter_mm));
     let growth = Growth { strength: 0.0, width: 1.0, infiltrating: false };
     let shape = plan.shape(&form, growth, site, key);
-    let changed = plan.source.tumor(key, &shape, plan.limits(), None, |region| region).unwrap().unwrap();
+    let changed = plan.source.make_tumor(key, &shape, plan.limits(), None, |region| region).unwrap().unwrap();
     let mut change = Array3::filled(scan.mask.labels.shape(), 0.0f32);
     let values = changed.after.as_slice().iter().zip(changed.before.as_slice()).map(|(is, was)| is - was);
     change.paste(changed.region.start, &Array3::from_vec(changed.region.shape, values.collect()));

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::random::RandomStream;
 
-/// How synthetic tumors are sampled.
+/// The method by which synthetic tumors are sampled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TumorSampling {

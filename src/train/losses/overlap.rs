@@ -28,7 +28,7 @@ const SMOOTH: f64 = 1e-5;
 /// Panics if the target and the logits have different numbers of voxels.
 pub fn dice_ce(logits: &Logits<'_>, target: &[u8]) -> Result<Loss> {
     let (n, classes) = (logits.voxels, logits.classes);
-    assert_eq!(target.len(), logits.batch * n, "one class per voxel");
+    assert_eq!(target.len(), logits.batch * n, "expected one class per voxel");
     if classes < 2 {
         return Err(Error::new(format!("expected a segmentor with two or more classes, got {classes}")));
     }

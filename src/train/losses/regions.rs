@@ -91,8 +91,8 @@ fn averaged(
     slope: impl Fn(f32) -> f32 + Sync,
 ) -> Loss {
     let n = logits.voxels;
-    assert_eq!(labels.len(), logits.batch * n, "one label per voxel");
-    assert_eq!(classes.len(), logits.batch, "one set of classes per sample");
+    assert_eq!(labels.len(), logits.batch * n, "expected one label per voxel");
+    assert_eq!(classes.len(), logits.batch, "expected one set of classes per sample");
     let count = labels.iter().filter(|label| **label == of).count() as f64;
     let weight = 1.0 / (count + EPSILON);
     let mut gradient = vec![0f32; logits.values.len()];
@@ -144,8 +144,8 @@ pub fn discriminator_loss(logits: &Logits<'_>, labels: &[u8]) -> Loss {
 /// # Panics
 /// Panics if the numbers of labels or sets do not match the logits.
 pub fn found_fraction(logits: &Logits<'_>, labels: &[u8], of: u8, classes: &[ClassSet]) -> Vec<Option<f64>> {
-    assert_eq!(labels.len(), logits.batch * logits.voxels, "one label per voxel");
-    assert_eq!(classes.len(), logits.batch, "one set of classes per sample");
+    assert_eq!(labels.len(), logits.batch * logits.voxels, "expected one label per voxel");
+    assert_eq!(classes.len(), logits.batch, "expected one set of classes per sample");
     let samples = labels.par_chunks_exact(logits.voxels).enumerate();
     samples
         .map(|(index, labels)| {

@@ -109,7 +109,7 @@ pub struct SegmentationConfig {
 pub struct SyntheticConfig {
     /// Target share of crops with a synthetic tumor; 0.5 is one to one.
     pub share: f64,
-    /// How synthetic tumors are sampled: with `voxel` like real ones, with `candidate` each with equal probability.
+    /// The method by which synthetic tumors are sampled: with `voxel` like real ones, with `candidate` each with equal probability.
     pub draw: TumorSampling,
     /// Run folders of pipelines.
     pub runs: Vec<RunPool>,

@@ -167,7 +167,7 @@ impl SegmentationSampler {
         Ok(())
     }
 
-    /// Returns a warning if fewer than nine in ten fresh tumors passed.
+    /// Returns a warning if fewer than nine in ten fresh tumors passed, otherwise `None`.
     pub fn low_acceptance_warning(&self) -> Option<String> {
         let [requested, passed] = self.fresh.each_ref().map(|count| count.load(Ordering::Relaxed));
         (passed * 10 < requested * 9).then(|| self.acceptance_message(requested, passed))
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn candidates_are_painted_into_their_cases() {
+    fn candidates_are_pasted_into_their_cases() {
         let fresh = sampler(u64::MAX, &[]);
         let SyntheticSource::Fresh { cases, tumors } = &fresh.synthetic[0].0 else { panic!("fresh tumors") };
         let candidate = |index: usize| {

@@ -121,7 +121,7 @@ impl SynthesisLearner {
     }
 
     /// Puts the tumors of a generator into the images of a batch; returns the images, `[batch, 1, x, y, z]`.
-    fn paint(&self, generator: &Network, batch: &SynthesisBatch) -> Result<Tensor> {
+    fn insert_tumors(&self, generator: &Network, batch: &SynthesisBatch) -> Result<Tensor> {
         let device = self.generator.device();
         let images = volumes_on(batch.images.clone(), batch.len(), batch.shape, device)?;
         let stencils = volumes_on(batch.stencils.clone(), batch.len(), batch.shape, device)?;
@@ -139,8 +139,8 @@ impl SynthesisLearner {
     }
 
     /// Returns the mean change of the synthetic tumors, in HU.
-    fn change_hu(&self, batch: &SynthesisBatch, painted: &[f32]) -> f64 {
-        let pairs = batch.images.iter().zip(painted).zip(&batch.labels);
+    fn change_hu(&self, batch: &SynthesisBatch, with_tumors: &[f32]) -> f64 {
+        let pairs = batch.images.iter().zip(with_tumors).zip(&batch.labels);
         let changes =
             pairs.filter(|(_, label)| **label == SYNTHETIC).map(|((before, after), _)| f64::from(after - before));
         let (sum, count) = changes.fold((0.0, 0u32), |(sum, count), change| (sum + change, count + 1));
@@ -160,14 +160,14 @@ impl Learner for SynthesisLearner {
     fn learn(&mut self, step: u64, batch: SynthesisBatch) -> Result<Numbers> {
         let rate = self.schedule.rate(step);
         let count = batch.len();
-        let painted = self.paint(self.generator.network(), &batch)?;
+        let with_tumors = self.insert_tumors(self.generator.network(), &batch)?;
         // The step of the generator: gradients pass through the frozen discriminator and the frozen segmentor.
-        let real = self.frozen_discriminator.forward(&painted).map_err(failed("the discriminator failed"))?;
+        let real = self.frozen_discriminator.forward(&with_tumors).map_err(failed("the discriminator failed"))?;
         let values = to_host(&real)?;
         let real_class = vec![ClassSet::of([1]); count];
         let adversarial =
             self.adversarial_loss.of(&Logits::new(&values, count, 3), &batch.labels, SYNTHETIC, &real_class);
-        let found = self.segmentor.forward(&painted)?;
+        let found = self.segmentor.forward(&with_tumors)?;
         let values = to_host(&found)?;
         let logits = Logits::new(&values, count, self.segmentor.config().classes);
         let classes = self.found_classes(&batch);
@@ -177,7 +177,7 @@ impl Learner for SynthesisLearner {
             ("generator by discriminator".to_owned(), adversarial.value),
             ("generator by segmentor".to_owned(), segmentor_loss.value),
             ("found fraction".to_owned(), mean(fractions)),
-            ("change hu".to_owned(), self.change_hu(&batch, &to_host(&painted)?)),
+            ("change hu".to_owned(), self.change_hu(&batch, &to_host(&with_tumors)?)),
             ("rate".to_owned(), rate),
         ];
         check_finite(&numbers, &batch.describe())?;
@@ -186,7 +186,7 @@ impl Learner for SynthesisLearner {
             (adversarial + attach_gradient(&found, segmentor_loss.gradient)?).map_err(failed("cannot add losses"))?;
         self.generator.step(&both, rate)?;
         // The step of the discriminator: on the same images, detached from the generator.
-        let predicted = self.discriminator.network().forward(&painted.detach());
+        let predicted = self.discriminator.network().forward(&with_tumors.detach());
         let predicted = predicted.map_err(failed("the discriminator failed"))?;
         let values = to_host(&predicted)?;
         let loss = discriminator_loss(&Logits::new(&values, count, 3), &batch.labels);
@@ -200,16 +200,17 @@ impl Learner for SynthesisLearner {
         let generator = self.generator.frozen()?;
         let (mut found, mut realness, mut change) = (Vec::new(), Vec::new(), Vec::new());
         for batch in &self.validation {
-            let painted = self.paint(&generator, batch)?;
-            let values = to_host(&self.segmentor.forward(&painted)?)?;
+            let with_tumors = self.insert_tumors(&generator, batch)?;
+            let values = to_host(&self.segmentor.forward(&with_tumors)?)?;
             let logits = Logits::new(&values, batch.len(), self.segmentor.config().classes);
             found.extend(found_fraction(&logits, &batch.labels, SYNTHETIC, &self.found_classes(batch)));
-            let predicted = self.frozen_discriminator.forward(&painted).map_err(failed("the discriminator failed"))?;
+            let predicted =
+                self.frozen_discriminator.forward(&with_tumors).map_err(failed("the discriminator failed"))?;
             let values = to_host(&predicted)?;
             let sets = vec![ClassSet::of([1]); batch.len()];
             let adversarial = linear_loss(&Logits::new(&values, batch.len(), 3), &batch.labels, SYNTHETIC, &sets);
             realness.push(Some(1.0 - adversarial.value));
-            change.push(Some(self.change_hu(batch, &to_host(&painted)?)));
+            change.push(Some(self.change_hu(batch, &to_host(&with_tumors)?)));
         }
         let passes =
             found.iter().map(|fraction| fraction.map(|fraction| f64::from(u8::from(fraction > PASS_THRESHOLD))));
@@ -227,7 +228,7 @@ impl Learner for SynthesisLearner {
 
     fn picture(&mut self) -> Result<Option<Picture>> {
         let Some(batch) = self.validation.first() else { return Ok(None) };
-        let painted = to_host(&self.paint(&self.generator.frozen()?, batch)?)?;
+        let with_tumors = to_host(&self.insert_tumors(&self.generator.frozen()?, batch)?)?;
         let voxels: usize = batch.shape.iter().product();
         let grid = Grid { shape: batch.shape, affine: Affine::from_spacing(self.spacing_mm) };
         let volume = |values: &[f32]| {
@@ -237,7 +238,7 @@ impl Learner for SynthesisLearner {
         let synthetic = array_of(&batch.labels[..voxels], batch.shape).map(|label| u16::from(*label == SYNTHETIC));
         let voxel = busiest_voxel(&synthetic).unwrap_or(batch.shape.map(|side| side / 2));
         let labels = Labels { grid, ids: synthetic };
-        let (before, after) = (volume(&batch.images), volume(&painted));
+        let (before, after) = (volume(&batch.images), volume(&with_tumors));
         let rows = [(&before, None), (&after, None), (&after, Some(&labels))];
         Ok(Some(stacked(&rows.map(|(volume, labels)| three_planes(volume, labels, voxel, self.window)), 6)))
     }

@@ -88,7 +88,7 @@ impl Gaussian {
         }
     }
 
-    /// Smooths along y or z the rows that are `filled`. Returns which rows are filled afterwards.
+    /// Smooths along y or z the rows that are `filled`. Returns the rows that are filled afterwards.
     #[inline(always)]
     fn pass_across_rows<S: Simd>(
         &self,

@@ -53,7 +53,11 @@ impl Picture {
     }
 
     fn offset(&self, column: usize, row: usize) -> usize {
-        assert!(column < self.width && row < self.height, "pixel {column}, {row} of {} x {}", self.width, self.height);
+        let Self { width, height, .. } = self;
+        assert!(
+            column < self.width && row < self.height,
+            "expected a pixel inside a picture of {width} x {height} pixels, got column {column} and row {row}"
+        );
         3 * (column + self.width * row)
     }
 

@@ -59,7 +59,7 @@ pub fn before_and_after(
 /// sheet. `pixels` is the longest side of a plane.
 ///
 /// # Panics
-/// As [`before_and_after`].
+/// Panics in the same cases as [`before_and_after`].
 pub fn before_and_after_row(
     scan: &Volume,
     region: Region,

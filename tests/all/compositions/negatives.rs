@@ -15,7 +15,7 @@ fn graph(negatives: &str) -> String {
 }
 
 #[test]
-fn share_of_scans_are_negatives() {
+fn requested_share_of_scans_is_negative() {
     let (run, without) = (Run::new(&graph("negatives = 0.4")), Run::new(&graph("")));
     let rows = run.rows();
     let (negatives, synthetic): (Vec<&SampleRow>, Vec<&SampleRow>) =

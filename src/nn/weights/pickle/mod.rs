@@ -45,12 +45,12 @@ impl<'p> Pickle<'p> {
         &self.objects[id as usize]
     }
 
-    /// Returns the string at a span, unless the string is too long for a name.
+    /// Returns the string at a span, or `None` if the string is too long for a name.
     pub(super) fn text(&self, span: &Span) -> Option<&'p str> {
         (span.len() <= MAX_NAME_LEN).then(|| text(self.bytes, span))
     }
 
-    /// Returns the string of an object, unless the object is not a string or too long for a name.
+    /// Returns the string of an object, or `None` if the object is not a string or the string is too long for a name.
     pub(super) fn name(&self, id: Id) -> Option<&'p str> {
         match self.object(id) {
             PickleValue::Text(span) => self.text(span),
@@ -58,7 +58,7 @@ impl<'p> Pickle<'p> {
         }
     }
 
-    /// Returns the module and the name of a class or function.
+    /// Returns the module and the name of a class or function, or `None` if the object is neither, or a name is too long.
     pub(super) fn global(&self, id: Id) -> Option<(&'p str, &'p str)> {
         match self.object(id) {
             PickleValue::Global(module, name) => Some((self.text(module)?, self.text(name)?)),
@@ -66,7 +66,8 @@ impl<'p> Pickle<'p> {
         }
     }
 
-    /// Returns a mapping's items by name; items with keys of another type are ignored. As in Python, the last of equal names wins.
+    /// Returns a mapping's items by name, or `None` if the object is not a mapping. Items with keys of another type are ignored. As in Python,
+    /// the last of equal names wins.
     pub(super) fn items(&self, id: Id) -> Option<BTreeMap<&'p str, Id>> {
         match self.object(id) {
             PickleValue::Mapping(items) => {
@@ -76,7 +77,7 @@ impl<'p> Pickle<'p> {
         }
     }
 
-    /// Returns a sequence of at most 16 sizes.
+    /// Returns a sequence of at most 16 sizes, or `None` if the object is not such a sequence.
     pub(super) fn sizes(&self, id: Id) -> Option<Vec<u64>> {
         let PickleValue::Sequence(items) = self.object(id) else { return None };
         let size = |item: &Id| match self.object(*item) {
