@@ -12,8 +12,8 @@ use crate::calibrate::{
     CalibrationOptions, CalibrationOutcome, OrganComparison, ScoredTumor, calibrate as calibrate_plan,
 };
 use crate::error::{Error, Result};
-use crate::run::{At, RunFolder};
 use crate::graph::{GraphFile, LabeledScans, Plan, Registry, ScanStages, Severity, check_for_calibration};
+use crate::run::{At, RunFolder};
 use crate::score::Score;
 use crate::store::write_atomic;
 use crate::train::{check, stage_of};

@@ -60,7 +60,11 @@ impl StatePath {
 pub fn diff(args: &DiffArgs, stdout: &mut dyn Write) -> Result<u8> {
     let (first, second) = (args.first.open()?, args.second.open()?);
     let diff = diff_samples((&first.0, first.1), (&second.0, second.1))?;
-    if args.json { print_json(&diff, stdout)? } else { ignore_closed_pipe(print(&diff, stdout))? }
+    if args.json {
+        print_json(&diff, stdout)?
+    } else {
+        ignore_closed_pipe(print(&diff, stdout))?
+    }
     Ok(0)
 }
 

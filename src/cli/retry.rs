@@ -28,6 +28,7 @@ pub struct RetryArgs {
     /// Print the summary as JSON
     #[arg(long)]
     pub json: bool,
+    /// Graph file, threads and secret.
     #[command(flatten)]
     pub recorded: RecordedArgs,
 }

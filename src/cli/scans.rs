@@ -37,6 +37,7 @@ pub struct ScansArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+    /// Graph file, threads and secret.
     #[command(flatten)]
     pub recorded: RecordedArgs,
 }

@@ -44,6 +44,7 @@ pub struct WithdrawArgs {
     /// Print the receipt as JSON
     #[arg(long)]
     pub json: bool,
+    /// Graph file, threads and secret.
     #[command(flatten)]
     pub recorded: RecordedArgs,
 }

@@ -33,10 +33,10 @@ use super::ledger::Ledger;
 use super::offload::{OffloadConfig, offload};
 use super::pool::{Pool, Priority};
 use super::quality::{QualityChange, count_groups};
+use super::requests::Interruption;
 use super::split_three::{OneOf, split_three};
 use super::stage_runner::{DigestedScan, StageReport, StageRunner};
 use super::telemetry::{Step, Timing};
-use super::requests::Interruption;
 use super::{Abort, Epoch};
 
 /// The state that all workers of a process share.
@@ -61,6 +61,8 @@ pub(super) type Input<D> = InputHandle<Epoch, CapacityContainerBuilder<Vec<D>>>;
 pub(super) struct Handles {
     /// One input per source.
     pub entries: Vec<Input<Arc<ScanEntry>>>,
+    /// One item for each epoch, from worker 0: an epoch without scans is committed, too.
+    pub markers: Input<()>,
     /// Counts of earlier epochs; fed once by worker 0, then closed.
     pub earlier_counts: Option<Input<(QualityGroup, Epoch, isize)>>,
     /// A probe that passes an epoch when its commit is durable.
@@ -120,8 +122,11 @@ pub(super) fn build<'scope>(scope: Scope<'scope, Epoch>, shared: &SharedState) -
         runner.finish(epoch, &entry, reports)
     });
     saved.push(finished);
-    let (earlier_counts, committed) = commit_epochs(scope, scope.concatenate(saved), shared);
-    Handles { entries, earlier_counts: Some(earlier_counts), committed }
+    let (markers, marker_stream) = scope.new_input();
+    let outcomes = scope.concatenate(saved).map(Some);
+    let outcomes = scope.concatenate([outcomes, marker_stream.map(|()| None)]);
+    let (earlier_counts, committed) = commit_epochs(scope, outcomes, shared);
+    Handles { entries, markers, earlier_counts: Some(earlier_counts), committed }
 }
 
 /// The streams of one source.
@@ -215,10 +220,11 @@ fn make_tumors<'scope>(
     reports
 }
 
-/// Sends the outcomes of each epoch to worker 0, marks duplicates, counts attempts and commits epochs in order.
+/// Sends the outcomes of each epoch to worker 0, marks duplicates, counts attempts and commits epochs in order. An epoch starts with a marker
+/// instead of an outcome.
 fn commit_epochs<'scope>(
     scope: Scope<'scope, Epoch>,
-    outcomes: StreamVec<'scope, Epoch, ScanOutcome>,
+    outcomes: StreamVec<'scope, Epoch, Option<ScanOutcome>>,
     shared: &SharedState,
 ) -> (Input<(QualityGroup, Epoch, isize)>, Handle<Epoch>) {
     let (earlier_counts, counts_stream) = scope.new_input();
@@ -264,11 +270,11 @@ fn attempts_of<'a>(
 }
 
 fn deduplicate_epochs<'scope>(
-    outcomes: StreamVec<'scope, Epoch, ScanOutcome>,
+    outcomes: StreamVec<'scope, Epoch, Option<ScanOutcome>>,
     shared: &SharedState,
 ) -> StreamVec<'scope, Epoch, Vec<ScanOutcome>> {
     let known = Arc::clone(&shared.known);
-    let to_worker_0 = Exchange::new(|_: &ScanOutcome| 0);
+    let to_worker_0 = Exchange::new(|_: &Option<ScanOutcome>| 0);
     outcomes.unary_frontier::<CapacityContainerBuilder<Vec<_>>, _, _, _>(
         to_worker_0,
         "deduplicate",
@@ -280,7 +286,7 @@ fn deduplicate_epochs<'scope>(
                     let Some(capability) = stamp.retain_least(0) else { return };
                     let epoch = *capability.time();
                     let (_, outcomes) = open.entry(epoch).or_insert_with(|| (capability, Vec::new()));
-                    outcomes.extend(batches.flat_map(|batch| batch.drain(..)));
+                    outcomes.extend(batches.flat_map(|batch| batch.drain(..)).flatten());
                 });
                 while let Some(first) = open.first_entry() {
                     if frontier.less_equal(first.key()) {

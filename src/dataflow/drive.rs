@@ -35,10 +35,13 @@ fn feed(worker: &mut Worker, shared: &SharedState, schedule: &Schedule, handles:
     let plan = &shared.runner.plan;
     let Some(first) = schedule.epochs().first() else { return true };
     handles.entries.iter_mut().for_each(|input| input.advance_to(first.epoch));
+    handles.markers.advance_to(first.epoch);
     if let Some(mut earlier_counts) = handles.earlier_counts.take().filter(|_| worker.index() == 0) {
-        earlier_counts.advance_to(first.epoch);
+        // Before the first epoch: a group that the epoch empties would otherwise change by nothing, and emit nothing.
+        let before = first.epoch.saturating_sub(1);
+        earlier_counts.advance_to(before);
         for (group, count) in shared.ledger.quality_counts() {
-            earlier_counts.send((group, first.epoch, count));
+            earlier_counts.send((group, before, count));
         }
     }
     for (index, epoch_work) in schedule.epochs().iter().enumerate() {
@@ -59,7 +62,11 @@ fn feed(worker: &mut Worker, shared: &SharedState, schedule: &Schedule, handles:
                 handles.entries[source].send(Arc::clone(entry));
             }
         }
+        if worker.index() == 0 {
+            handles.markers.send(());
+        }
         handles.entries.iter_mut().for_each(|input| input.advance_to(epoch_work.epoch + 1));
+        handles.markers.advance_to(epoch_work.epoch + 1);
         if !wait_for(worker, shared, handles, (epoch_work.epoch + 1).saturating_sub(OPEN_EPOCHS - 1)) {
             return false;
         }

@@ -1,16 +1,15 @@
 //! A finished run, which is only read.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::path::Path;
 
 use crate::error::Result;
 use crate::graph::Plan;
 use crate::id::ScanId;
-use crate::record::{QualityGroup, QualityRecord};
 use crate::run::{IngestedScans, RunFolder, Withdrawn};
 
 use super::changes::{Listing, RunScans, ScanChanges};
-use super::folder_report::{folder_report, for_each_row};
+use super::folder_report::folder_report;
 use super::ledger::{committed_scans, keys_of, manifest};
 use super::report::RunReport;
 
@@ -33,9 +32,7 @@ pub fn finished(plan: &Plan, folder: &Path) -> Result<Option<RunReport>> {
     if changes_since(&plan, &run)? != ScanChanges::default() {
         return Ok(None);
     }
-    let mut quality: BTreeMap<QualityGroup, i64> = BTreeMap::new();
-    for_each_row::<QualityRecord>(&run, |row| *quality.entry(row.group).or_default() += row.attempts)?;
-    quality.retain(|_, count| *count != 0);
+    let quality = run.quality(None)?;
     folder_report(&run, folder, &plan, &quality).map(Some)
 }
 

@@ -17,8 +17,8 @@ use crate::run::{
     Commit, EpochChanges, FORMAT_VERSION, IngestManifest, IngestedScans, Removal, RunFolder, RunManifest, RunWriter,
     ScansByEpoch, Tag, TagName, Withdrawn, remove_scans, rows_of_scans, without_paths,
 };
-use crate::store::DurableStorage;
 use crate::sink::{BUCKETS, Layout, LayoutReport, Output, PATCHES};
+use crate::store::DurableStorage;
 
 use super::Epoch;
 use super::changes::{CommittedScan, RunScans};
@@ -82,9 +82,7 @@ impl Ledger {
         }
         let spool = writer.spool(layouts(&outputs));
         spool.clear_committed(writer.next_epoch())?;
-        let mut quality: BTreeMap<QualityGroup, i64> = BTreeMap::new();
-        for_each_row::<QualityRecord>(writer.folder(), |row| *quality.entry(row.group).or_default() += row.attempts)?;
-        quality.retain(|_, count| *count != 0);
+        let quality = writer.folder().quality(None)?;
         let scans = committed_scans(writer.folder())?;
         let state = State {
             writer,

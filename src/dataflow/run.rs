@@ -185,7 +185,7 @@ impl<'a> Session<'a> {
             newly_failed_scans: failed(Status::Fault),
             newly_pending_scans: failed(Status::Pending),
             warnings,
-            seconds: start.elapsed().as_secs_f64(),
+            seconds: self.start.elapsed().as_secs_f64(),
             peak_lease_bytes: shared.budget.peak_bytes(),
             new_attempts: sums.iter().find(|(step, ..)| *step == Step::Synthesize).map_or(0, |(_, count, _)| *count),
             steps: sums

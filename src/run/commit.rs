@@ -5,7 +5,7 @@ use std::ops::{AddAssign, SubAssign};
 
 use serde::{Deserialize, Serialize};
 
-use crate::record::FileEntry;
+use crate::record::{FileEntry, QualityGroup};
 
 /// Counts of scans and attempts of an epoch or a run, by outcome.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,4 +92,6 @@ pub struct Checkpoint {
     pub files: Vec<FileEntry>,
     /// Counts of all epochs.
     pub counts: Counts,
+    /// The number of attempts of each group, sorted.
+    pub quality: Vec<(QualityGroup, i64)>,
 }

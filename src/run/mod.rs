@@ -29,6 +29,7 @@ mod ingest_manifest;
 mod manifest;
 mod private;
 mod projection;
+mod quality;
 mod reader;
 mod remove;
 pub mod requests;
@@ -41,15 +42,16 @@ mod withdrawn;
 mod writer;
 
 pub use base::Base;
-pub use diff::{SampleCounts, SampleDiff, diff_samples};
 pub use commit::{Checkpoint, Commit, Counts};
+pub use diff::{SampleCounts, SampleDiff, diff_samples};
 pub use ingest_manifest::{EpochChanges, IngestEntry, IngestManifest};
 pub use manifest::{FORMAT_VERSION, RunManifest};
 pub use private::{PrivatePipeline, without_paths};
+pub use quality::QualityCounts;
 pub use reader::{IngestedScans, RunFolder, RunHead, Snapshot};
 pub use remove::{Removal, ScansByEpoch, remove_scans, rows_of_scans};
-pub use verify::Verification;
 pub use tag::{At, Tag, TagName};
+pub use verify::Verification;
 pub use withdrawn::Withdrawn;
 pub use writer::RunWriter;
 

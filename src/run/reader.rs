@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::base::Base;
 use super::ingest_manifest::with_keys;
+use super::quality::QualityCounts;
 use super::{
     CHECKPOINT_INTERVAL, Checkpoint, Commit, Counts, FORMAT_VERSION, IngestEntry, IngestManifest, MANIFEST,
     RunManifest, checkpoint_name, commit_name, ingest_name, stream,
@@ -111,10 +112,11 @@ impl Snapshot {
     }
 
     /// Returns the checkpoint of the last epoch, or `None` if no epoch is committed.
-    pub(super) fn checkpoint(&self) -> Option<Checkpoint> {
+    pub(super) fn checkpoint(&self, quality: &QualityCounts) -> Option<Checkpoint> {
         let files = self.files.values().cloned().collect();
         let RunHead { epoch, sha256, counts } = &self.head;
-        epoch.map(|epoch| Checkpoint { epoch, commit: sha256.clone(), files, counts: counts.clone() })
+        let quality = quality.iter().map(|(group, attempts)| (group.clone(), *attempts)).collect();
+        epoch.map(|epoch| Checkpoint { epoch, commit: sha256.clone(), files, counts: counts.clone(), quality })
     }
 }
 
@@ -319,11 +321,11 @@ impl RunFolder {
     }
 
     fn checkpoint_head(&self, name: &str) -> Result<RunHead> {
-        let stream::CheckpointOutline { epoch, commit, counts } = stream::read_outline(&*self.store, name)?;
+        let stream::CheckpointOutline { epoch, commit, counts, quality: _ } = stream::read_outline(&*self.store, name)?;
         Ok(RunHead { epoch: Some(epoch), sha256: commit, counts })
     }
 
-    fn resolve_epoch(&self, at: Option<u64>) -> Result<Option<u64>> {
+    pub(super) fn resolve_epoch(&self, at: Option<u64>) -> Result<Option<u64>> {
         match (at, self.head) {
             (Some(at), head) if head.is_none_or(|head| at > head) => {
                 let last =
@@ -338,7 +340,7 @@ impl RunFolder {
 
     /// Returns the name of the last checkpoint up to a commit. A missing checkpoint only costs time, except for that of the base: a writer
     /// may have stopped before writing it.
-    fn checkpoint_before(&self, last: u64) -> Result<Option<String>> {
+    pub(super) fn checkpoint_before(&self, last: u64) -> Result<Option<String>> {
         let first = self.base.as_ref().map(|base| base.epoch);
         let mut epochs = (last + 1) / CHECKPOINT_INTERVAL;
         while epochs > 0 && first.is_none_or(|first| epochs * CHECKPOINT_INTERVAL > first) {

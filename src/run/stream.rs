@@ -8,7 +8,7 @@ use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visi
 
 use super::Counts;
 use crate::error::{Error, Result};
-use crate::record::FileEntry;
+use crate::record::{FileEntry, QualityGroup};
 use crate::store::DurableStorage;
 use crate::store::canonical::ItemCallback;
 
@@ -18,6 +18,7 @@ pub(super) struct CheckpointOutline {
     pub epoch: u64,
     pub commit: String,
     pub counts: Counts,
+    pub quality: Vec<(QualityGroup, i64)>,
 }
 
 /// Reads all fields except the files.

@@ -1,6 +1,6 @@
 //! Verification of a run folder against its digests.
 
-use super::{CHECKPOINT_INTERVAL, RunFolder};
+use super::{CHECKPOINT_INTERVAL, QualityCounts, RunFolder};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::FileEntry;
 use crate::record::parquet;
@@ -30,9 +30,10 @@ impl RunFolder {
     pub fn verify(&self) -> Result<Verification> {
         let mut report = Verification::default();
         let mut snapshot = self.empty_snapshot();
-        let mut first = 0;
+        let (mut first, mut quality) = (0, QualityCounts::new());
         if let Some(base) = self.base() {
             snapshot = self.snapshot(Some(base.epoch))?;
+            quality = self.quality(Some(base.epoch))?;
             first = base.epoch + 1;
             if snapshot.head.sha256 != base.commit {
                 report.problems.push(format!("base {}: its checkpoint is that of another commit", base.epoch));
@@ -41,6 +42,8 @@ impl RunFolder {
         for epoch in self.head().map_or(0..0, |head| first..head + 1) {
             let replayed = self.commit(epoch).and_then(|(commit, sha256)| {
                 snapshot.apply(&commit, sha256)?;
+                // A damaged part is a problem of its own below.
+                let _ = self.add_quality(&commit, &mut quality);
                 Ok(commit)
             });
             match replayed {
@@ -61,7 +64,7 @@ impl RunFolder {
             }
             if (epoch + 1) % CHECKPOINT_INTERVAL == 0 {
                 match self.checkpoint(epoch) {
-                    Ok(Some(checkpoint)) if snapshot.checkpoint().as_ref() != Some(&checkpoint) => {
+                    Ok(Some(checkpoint)) if snapshot.checkpoint(&quality).as_ref() != Some(&checkpoint) => {
                         report.problems.push(format!("checkpoint {epoch} does not equal the replay of its commits"));
                     }
                     Ok(_) => {}

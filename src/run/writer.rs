@@ -16,7 +16,7 @@ use super::{
     checkpoint_name, commit_name, ingest_name,
 };
 use crate::error::{Error, ErrorKind, Result};
-use crate::record::FileEntry;
+use crate::record::{FileEntry, QualityGroup};
 use crate::sink::{Layout, LayoutReport};
 use crate::store::canonical::{self, ItemCallback, StreamedList};
 use crate::store::{self, DurableFolder, DurableStorage, FileDigest, FileLock, FileSystem, LocalFileSystem, STAGING};
@@ -130,6 +130,7 @@ struct StreamedCheckpoint<'a, F> {
     counts: &'a Counts,
     epoch: u64,
     files: F,
+    quality: &'a [(QualityGroup, i64)],
 }
 
 impl RunWriter {
@@ -230,6 +231,7 @@ impl RunWriter {
         if store.exists(&name)? {
             return Ok(());
         }
+        let quality: Vec<_> = self.folder.quality(Some(epoch))?.into_iter().collect();
         let staged = format!("{STAGING}/checkpoint-{epoch}");
         // The checkpoint grows with the run, so it is streamed from the reader to the file.
         store.stage(&staged, &mut |out| {
@@ -237,7 +239,10 @@ impl RunWriter {
                 self.folder.for_each_file(Some(epoch), visit)
             });
             let RunHead { epoch: _, sha256, counts } = head;
-            canonical::write_pretty(out, &StreamedCheckpoint { commit: sha256, counts, epoch, files })
+            canonical::write_pretty(
+                out,
+                &StreamedCheckpoint { commit: sha256, counts, epoch, files, quality: &quality },
+            )
         })?;
         store.publish(&[(staged.clone(), name)])?;
         store.remove(&staged)

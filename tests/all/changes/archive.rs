@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -54,7 +55,7 @@ fn phantoms() -> &'static [Phantom] {
 pub struct Archive {
     folder: tempfile::TempDir,
     /// Seconds since 2020 of the last change: two changes never have one modification time.
-    clock: std::cell::Cell<u64>,
+    clock: AtomicU64,
 }
 
 impl Archive {
@@ -62,7 +63,7 @@ impl Archive {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("secret"), SECRET).unwrap();
         std::fs::create_dir(folder.path().join("ct")).unwrap();
-        Self { folder, clock: std::cell::Cell::new(0) }
+        Self { folder, clock: AtomicU64::new(0) }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -79,8 +80,8 @@ impl Archive {
 
     /// Sets a new modification time of a file.
     pub fn touch(&self, name: &str) {
-        self.clock.set(self.clock.get() + 1);
-        let time = UNIX_EPOCH + Duration::from_secs(1_577_836_800 + self.clock.get());
+        let clock = self.clock.fetch_add(1, Ordering::Relaxed);
+        let time = UNIX_EPOCH + Duration::from_secs(1_577_836_800 + clock);
         let file = std::fs::File::options().write(true).open(self.path("ct").join(name)).unwrap();
         file.set_modified(time).unwrap();
     }

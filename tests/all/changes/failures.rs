@@ -49,7 +49,7 @@ impl<F: Fn(&ScanEntry) -> Result<(), Fault> + Send + Sync> Source for DisturbedS
     }
 }
 
-fn disturbed(
+pub fn disturbed(
     archive: &Archive,
     before_read: impl Fn(&ScanEntry) -> Result<(), Fault> + Send + Sync + 'static,
 ) -> Result<RunReport> {

@@ -3,6 +3,7 @@
 mod archive;
 mod failures;
 mod histories;
+mod live;
 mod withdrawals;
 
 use freetumor::dataflow::RunOptions;

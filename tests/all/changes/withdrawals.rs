@@ -13,12 +13,12 @@ use freetumor::run::RunFolder;
 use super::archive::{Archive, SECRET};
 use super::{archive_of_four, assert_as_new};
 
-fn withdraw_from(archive: &Archive, request: &WithdrawalRequest, purge: bool) -> Result<Receipt> {
+pub fn withdraw_from(archive: &Archive, request: &WithdrawalRequest, purge: bool) -> Result<Receipt> {
     let options = RunOptions::default();
     withdraw(archive.plan(3), &archive.path("run"), request, purge, &options, &Arc::new(Progress::default()))
 }
 
-fn scan_request(scans: impl Into<BTreeSet<ScanId>>) -> WithdrawalRequest {
+pub fn scan_request(scans: impl Into<BTreeSet<ScanId>>) -> WithdrawalRequest {
     WithdrawalRequest { scans: scans.into(), ..WithdrawalRequest::default() }
 }
 

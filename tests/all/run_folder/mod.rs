@@ -1,5 +1,6 @@
 //! Tests of the run folder: crashes, readers, other pipelines, damage.
 
+mod removal;
 mod simulated_file_system;
 
 use std::collections::BTreeMap;
@@ -10,7 +11,7 @@ use freetumor::error::ErrorKind;
 use freetumor::random::Key;
 use freetumor::record::FileEntry;
 use freetumor::run::seal::{SealedEpoch, seal};
-use freetumor::run::{CHECKPOINT_INTERVAL, Counts, EpochChanges, RunFolder};
+use freetumor::run::{At, CHECKPOINT_INTERVAL, Counts, EpochChanges, RunFolder};
 use freetumor::sink::Layout;
 use freetumor::store::canonical;
 use freetumor::store::{DurableFolder, DurableStorage, REPLACEABLE, STAGING};
@@ -50,7 +51,8 @@ fn check_survivors(file_system: &SimulatedFileSystem, reference: &BTreeMap<Strin
     if let Ok(folder) = RunFolder::open_in(store_on(file_system)) {
         let report = folder.verify().unwrap();
         assert!(report.problems.is_empty(), "{context}: {:?}", report.problems);
-        assert_eq!(report.commits, folder.head().map_or(0, |head| head + 1));
+        let first = folder.base().map_or(0, |base| base.epoch + 1);
+        assert_eq!(report.commits, folder.head().map_or(0, |head| head + 1 - first));
     }
 }
 
@@ -374,7 +376,7 @@ fn files_command_lists_committed_files() {
     fixture::run(&store, &fixture::sinks(), 2, 4, SHAPE).unwrap();
     let print = |table: &str, at: Option<u64>, json: bool| -> freetumor::error::Result<String> {
         let mut out = Vec::new();
-        let code = files(&FilesArgs { run: run.clone(), table: table.into(), at, json }, &mut out)?;
+        let code = files(&FilesArgs { run: run.clone(), table: table.into(), at: at.map(At::Commit), json }, &mut out)?;
         assert_eq!(code, 0);
         Ok(String::from_utf8(out).unwrap())
     };
