@@ -62,7 +62,7 @@ pub(super) struct Handles {
     /// One input per source.
     pub entries: Vec<Input<Arc<ScanEntry>>>,
     /// One item for each epoch, from worker 0: an epoch without scans is committed, too.
-    pub markers: Input<()>,
+    pub markers: Option<Input<()>>,
     /// Counts of earlier epochs; fed once by worker 0, then closed.
     pub earlier_counts: Option<Input<(QualityGroup, Epoch, isize)>>,
     /// A probe that passes an epoch when its commit is durable.
@@ -126,7 +126,7 @@ pub(super) fn build<'scope>(scope: Scope<'scope, Epoch>, shared: &SharedState) -
     let outcomes = scope.concatenate(saved).map(Some);
     let outcomes = scope.concatenate([outcomes, marker_stream.map(|()| None)]);
     let (earlier_counts, committed) = commit_epochs(scope, outcomes, shared);
-    Handles { entries, markers, earlier_counts: Some(earlier_counts), committed }
+    Handles { entries, markers: Some(markers), earlier_counts: Some(earlier_counts), committed }
 }
 
 /// The streams of one source.

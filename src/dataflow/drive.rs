@@ -35,7 +35,7 @@ fn feed(worker: &mut Worker, shared: &SharedState, schedule: &Schedule, handles:
     let plan = &shared.runner.plan;
     let Some(first) = schedule.epochs().first() else { return true };
     handles.entries.iter_mut().for_each(|input| input.advance_to(first.epoch));
-    handles.markers.advance_to(first.epoch);
+    handles.markers.iter_mut().for_each(|input| input.advance_to(first.epoch));
     if let Some(mut earlier_counts) = handles.earlier_counts.take().filter(|_| worker.index() == 0) {
         // Before the first epoch: a group that the epoch empties would otherwise change by nothing, and emit nothing.
         let before = first.epoch.saturating_sub(1);
@@ -62,17 +62,18 @@ fn feed(worker: &mut Worker, shared: &SharedState, schedule: &Schedule, handles:
                 handles.entries[source].send(Arc::clone(entry));
             }
         }
-        if worker.index() == 0 {
-            handles.markers.send(());
+        if let Some(markers) = handles.markers.as_mut().filter(|_| worker.index() == 0) {
+            markers.send(());
         }
         handles.entries.iter_mut().for_each(|input| input.advance_to(epoch_work.epoch + 1));
-        handles.markers.advance_to(epoch_work.epoch + 1);
+        handles.markers.iter_mut().for_each(|input| input.advance_to(epoch_work.epoch + 1));
         if !wait_for(worker, shared, handles, (epoch_work.epoch + 1).saturating_sub(OPEN_EPOCHS - 1)) {
             return false;
         }
     }
     // Close the inputs.
     handles.entries.clear();
+    handles.markers = None;
     while !handles.committed.done() {
         if must_stop(shared) {
             return false;
