@@ -11,6 +11,7 @@
 //! source ──Scan──▶ mask ──Masked──▶ synthesis ──Candidate──▶ score ──Scored──▶ filter ──Sample──▶ sink
 //! ```
 
+mod absent_selections;
 mod build;
 mod calibration;
 mod check;
@@ -20,6 +21,7 @@ pub mod draw;
 mod edge;
 mod file;
 mod known_nodes;
+mod label_files;
 mod labeled;
 mod listing;
 mod overrides;
@@ -38,6 +40,7 @@ mod split;
 mod standard;
 mod survey;
 mod training;
+mod unreadable_scans;
 mod value;
 mod wiring;
 
@@ -57,5 +60,5 @@ pub use request::TumorRequest;
 pub use schema::{TrainingKind, pipeline_schema, training_schema};
 pub use split::SplitShares;
 pub use standard::Resources;
-pub use survey::{Survey, free_bytes, required_space, survey};
+pub use survey::{SourceSurvey, Survey, free_bytes, required_space, survey};
 pub use training::{CheckedTraining, check_training, training_keys};

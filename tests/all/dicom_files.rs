@@ -122,8 +122,15 @@ impl SliceFile {
 
     /// Returns the bytes of the file.
     pub fn bytes(&self) -> Vec<u8> {
+        let class = self.object.element(tags::SOP_CLASS_UID).ok().and_then(|class| class.to_str().ok());
+        let class = class.map_or_else(|| uids::CT_IMAGE_STORAGE.to_owned(), |class| class.to_string());
+        self.bytes_with_meta_class(&class)
+    }
+
+    /// Returns the bytes of the file with this class in the file meta information.
+    pub fn bytes_with_meta_class(&self, class: &str) -> Vec<u8> {
         let meta = FileMetaTableBuilder::new()
-            .media_storage_sop_class_uid(uids::CT_IMAGE_STORAGE)
+            .media_storage_sop_class_uid(class)
             .media_storage_sop_instance_uid("2.25.4711.1.0")
             .transfer_syntax(&*self.syntax);
         let mut bytes = Vec::new();

@@ -111,7 +111,9 @@ fn acquisitions_never_mix_at_any_shift() {
             let scans = scans_of(&slices);
             if [1.0, 10.0].contains(&shift_mm) {
                 let [Err(message)] = &scans[..] else { panic!("{scans:?} at {shift_mm} mm") };
-                assert!(message.contains("expected one acquisition per series"), "{message}");
+                let expected =
+                    if shift_mm == 1.0 { "run 2 times through the slices" } else { "expected one acquisition" };
+                assert!(message.contains(expected), "{message}");
             } else {
                 assert_eq!(scans, expected, "numbers at {shift_mm} mm");
             }
@@ -327,9 +329,46 @@ fn even_stack_stays_one_scan() {
     let blocks = [1, 2, 3, 4, 9, 10, 11, 12, 5, 6, 7, 8];
     let slices = with(series(12), tags::INSTANCE_NUMBER, VR::IS, |z| blocks[z].to_string());
     assert_eq!(shape(&slices), [Ok([6, 5, 12])]);
-    // One scan in two passes cannot be distinguished from two acquisitions.
-    let slices = with(series(12), tags::INSTANCE_NUMBER, VR::IS, |z| (6 * (z % 2) + z / 2).to_string());
-    only_fault(&slices, "run 2 times through the slices");
+}
+
+/// Numbers slices in two passes: the first, third, fifth … slice, and then the others.
+fn numbered_in_two_passes(slices: Vec<SliceFile>) -> Vec<SliceFile> {
+    let half = slices.len().div_ceil(2);
+    with(slices, tags::INSTANCE_NUMBER, VR::IS, |z| (half * (z % 2) + z / 2 + 1).to_string())
+}
+
+#[test]
+fn slices_numbered_in_two_passes_are_one_scan_if_neither_elements_nor_pixels_show_two() {
+    let slices = numbered_in_two_passes(series(12));
+    assert_eq!(shape(&slices), [Ok([6, 5, 12])]);
+    // One time per slice, as in a scan without table motion, shows nothing.
+    let times = with(slices.clone(), tags::ACQUISITION_TIME, VR::TM, |z| format!("1010{:02}", 6 * (z % 2) + z / 2));
+    assert_eq!(shape(&times), [Ok([6, 5, 12])]);
+    // Elements with one value in each pass are two scans.
+    for (tag, vr, values) in [
+        (tags::ACQUISITION_NUMBER, VR::IS, ["1", "2"]),
+        (tags::ACQUISITION_TIME, VR::TM, ["101010", "101050"]),
+        (tags::CONTENT_TIME, VR::TM, ["101010", "101050"]),
+        (tags::X_RAY_TUBE_CURRENT, VR::IS, ["200", "350"]),
+        (tags::IMAGE_TYPE, VR::CS, ["ORIGINAL\\PRIMARY\\AXIAL", "DERIVED\\PRIMARY\\AXIAL"]),
+    ] {
+        let slices = with(slices.clone(), tag, vr, |z| values[z % 2].to_owned());
+        assert_eq!(shape(&slices), [Ok([6, 5, 6]), Ok([6, 5, 6])], "{tag}");
+    }
+    // Values that differ between the passes, but not by one value each: nothing separates the slices.
+    let currents = with(slices.clone(), tags::X_RAY_TUBE_CURRENT, VR::IS, |z| {
+        if z % 2 == 0 { "200".to_owned() } else { (300 + z / 6).to_string() }
+    });
+    only_fault(&currents, "if they are one scan, remove InstanceNumber");
+    // Every second slice is brighter.
+    let bright = slices.iter().cloned().enumerate();
+    let bright: Vec<_> = bright.map(|(z, slice)| if z % 2 == 1 { brighter(slice) } else { slice }).collect();
+    only_fault(&bright, "put each into a folder of its own");
+    // Three passes are not compared.
+    let thirds = with(series(12), tags::INSTANCE_NUMBER, VR::IS, |z| (4 * (z % 3) + z / 3).to_string());
+    only_fault(&thirds, "run 3 times through the slices");
+    let without = slices.into_iter().map(|slice| slice.without(tags::INSTANCE_NUMBER)).collect::<Vec<_>>();
+    assert_eq!(shape(&without), [Ok([6, 5, 12])]);
 }
 
 #[test]
