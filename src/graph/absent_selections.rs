@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Location, Problem, ScanStages, Severity};
+use crate::error::FaultKind;
 use crate::ingest::{ScanEntry, Source};
 use crate::mask::Mask;
 
@@ -17,15 +18,25 @@ pub(super) struct LabelSample {
     mask: usize,
     /// Whether each selection occurs.
     occurs: Vec<bool>,
+    /// Number of scans of the source.
+    scans: usize,
     /// Number of scans whose label files were read.
     read: usize,
+    /// Number of scans whose label files cannot be read, and the message of the last one.
+    unreadable: (usize, String),
 }
 
 impl LabelSample {
     /// Reads the label files of some scans, evenly distributed in the list, until everything that the mask selects has occurred. Returns
-    /// `None` if the mask selects nothing, or no label file can be read.
+    /// `None` if the mask selects nothing, or all files are missing.
     pub fn read(mask_index: usize, mask: &dyn Mask, source: &dyn Source, entries: &[ScanEntry]) -> Option<Self> {
-        let mut sample = Self { mask: mask_index, occurs: vec![false; mask.selections()?.names().len()], read: 0 };
+        let mut sample = Self {
+            mask: mask_index,
+            occurs: vec![false; mask.selections()?.names().len()],
+            scans: entries.len(),
+            read: 0,
+            unreadable: (0, String::new()),
+        };
         let end = Instant::now() + READ_TIME;
         let count = entries.len().min(MAX_FILES);
         for index in (0..count).map(|number| number * entries.len() / count) {
@@ -33,13 +44,42 @@ impl LabelSample {
                 break;
             }
             let Some(companions) = source.companions(&entries[index]) else { continue };
-            // Faults are reported with the label files.
-            let Ok(occurs) = mask.find_selections(&*companions) else { continue };
-            sample.read += 1;
-            sample.occurs.iter_mut().zip(occurs).for_each(|(known, occurs)| *known |= occurs);
+            match mask.find_selections(&*companions) {
+                Ok(occurs) => {
+                    sample.read += 1;
+                    sample.occurs.iter_mut().zip(occurs).for_each(|(known, occurs)| *known |= occurs);
+                }
+                // Missing files are counted for all scans.
+                Err(fault) if fault.kind == FaultKind::Missing => {}
+                Err(fault) => sample.unreadable = (sample.unreadable.0 + 1, fault.message),
+            }
         }
-        (sample.read > 0).then_some(sample)
+        (sample.read + sample.unreadable.0 > 0).then_some(sample)
     }
+
+    /// Returns the index of the mask.
+    pub fn mask(&self) -> usize {
+        self.mask
+    }
+}
+
+/// Returns a problem for every source and mask with label files in the sample that cannot be read: an error if these are the files of all scans.
+pub(super) fn unreadable_samples(
+    stages: &ScanStages,
+    samples: &[(usize, LabelSample)],
+    location: &dyn Fn(&str) -> Option<Location>,
+) -> Vec<Problem> {
+    let found = samples.iter().filter(|(_, sample)| sample.unreadable.0 > 0);
+    let problems = found.map(|(source, LabelSample { mask, scans, read, unreadable: (count, example), .. })| {
+        let mask = &stages.masks[*mask].name;
+        let label = format!("read by `{mask}` for scans of `{}`", stages.sources[*source].name);
+        let files = count + read;
+        let message = format!("{count} of {files} label files that were read cannot be used, for example: {example}");
+        let severity = if count == scans { Severity::Error } else { Severity::Warning };
+        let hint = "these scans will fail; correct the label files, or exclude the scans".to_owned();
+        Problem { hint: Some(hint), ..Problem::at(severity, message, location(mask), &label) }
+    });
+    problems.collect()
 }
 
 /// Returns a warning for every mask with selections that occur in no label file that was read, of any source.

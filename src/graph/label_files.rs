@@ -61,6 +61,11 @@ impl LabelFiles {
         }
     }
 
+    /// Returns whether the header of a label file cannot be read.
+    pub fn has_unreadable(&self) -> bool {
+        self.unreadable.0 > 0
+    }
+
     fn add_fault(&mut self, fault: &Fault) {
         self.unreadable.0 += 1;
         self.unreadable.1.clone_from(&fault.message);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use super::absent_selections::{LabelSample, absent_selections};
+use super::absent_selections::{LabelSample, absent_selections, unreadable_samples};
 use super::label_files::{LabelFiles, label_file_problems};
 use super::unreadable_scans::{CheckedScans, unreadable_scans};
 use super::{Location, Problem, ScanStages, Severity};
@@ -101,6 +101,11 @@ pub(super) fn list_scans(
     problems.extend(unreadable_scans(stages, &listed, location));
     problems.extend(label_file_problems(stages, &files, location));
     problems.extend(absent_selections(stages, &samples, location));
+    // A file with a damaged header was reported before.
+    samples.retain(|(source, sample)| {
+        !files.iter().any(|(other, files)| other == source && files.mask == sample.mask() && files.has_unreadable())
+    });
+    problems.extend(unreadable_samples(stages, &samples, location));
     ListedScans { sources: listed, problems }
 }
 

@@ -106,8 +106,13 @@ impl<'a> Group<'a> {
         let Some(passes) = interleaved_passes(&numbered) else { return Ok(None) };
         let is_one = passes == 2
             && !(0..ELEMENTS.len()).any(|key| self.differs_by_pass(slices, key))
-            && are_neighbours_alike(slices.len(), |rank| self.comparison.hu_of(slices[rank]))?;
+            && self.are_alike(slices)?;
         Ok((!is_one).then(|| interleaved_fault(passes)))
+    }
+
+    /// Returns whether the pixels of slices, in order of their position, are those of one acquisition.
+    fn are_alike(&self, slices: &[usize]) -> Result<bool, Fault> {
+        are_neighbours_alike(slices.len(), |rank| self.comparison.hu_of(slices[rank]))
     }
 
     /// Returns whether the first, third, fifth … slice have other values of an element than the slices between them. One value per slice
@@ -157,8 +162,11 @@ impl<'a> Group<'a> {
                 continue;
             }
             let follows = element.meaning == Meaning::Setting && self.all_have(slices, key) && !self.overlap(&parts);
-            let may_change = matches!(element.meaning, Meaning::Acquisition | Meaning::Exposure);
-            let alternates = self.alternates(&unique, key, parts.len()) && !(may_change && is_numbered);
+            let mut alternates = self.alternates(&unique, key, parts.len());
+            // Scanners that count each rotation alternate between two values, too: then the pixels decide.
+            if alternates && is_numbered && matches!(element.meaning, Meaning::Acquisition | Meaning::Exposure) {
+                alternates = parts.len() == 2 && !self.are_alike(&unique)?;
+            }
             let mut is_split = follows || alternates;
             for part in &parts {
                 is_split = is_split && self.is_even(part)?;

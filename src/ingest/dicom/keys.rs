@@ -17,9 +17,10 @@ pub(super) enum Meaning {
     /// One value per scan. Different values separate scans whose slices alternate.
     Scan,
     /// May change from slice to slice of one scan. Different values separate slices that contradict each other, and alternating slices that
-    /// are not numbered as one scan.
+    /// are not numbered as one scan, or whose pixels are not those of one scan.
     Acquisition,
-    /// Changes from slice to slice with the exposure. Different values separate only alternating slices that are not numbered as one scan.
+    /// Changes from slice to slice with the exposure. Different values separate only alternating slices that are not numbered as one scan,
+    /// or whose pixels are not those of one scan.
     Exposure,
 }
 
