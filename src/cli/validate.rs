@@ -19,8 +19,8 @@ const LIST_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Check pipelines and training files without running anything
 ///
-/// All problems are reported at once, each with location, expectation and hint. Stages are built, sources are listed, label files are
-/// looked for, and the free disk space is compared with an upper bound of the required space. For a training file, weights are checked
+/// All problems are reported at once, each with location, expectation and hint. Stages are built, sources are listed, the headers of scans
+/// and label files are checked, and the free disk space is compared with an upper bound of the required space. For a training file, weights are checked
 /// and scans counted. The exit code is 0 if all files are valid (warnings are allowed), 2 otherwise.
 #[derive(Args, Clone, Debug)]
 pub struct ValidateArgs {
@@ -165,6 +165,7 @@ fn report(path: &Path, is_valid: bool, digest: Option<&String>, survey: &Survey,
         "most_samples": survey.samples,
         "needed_bytes": survey.needed_bytes,
         "free_bytes": survey.free_bytes,
+        "sources": survey.sources,
         "problems": problems,
     })
 }

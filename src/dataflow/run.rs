@@ -8,7 +8,7 @@ use std::time::Instant;
 use bytesize::ByteSize;
 
 use crate::error::{Error, Result};
-use crate::graph::{Plan, SinkNode, SourceNode, free_bytes, required_space};
+use crate::graph::{MaskNode, Plan, SinkNode, SourceNode, free_bytes, required_space};
 use crate::id::ScanId;
 use crate::ingest::ScanEntry;
 use crate::record::{FaultRecord, Split, Status};
@@ -168,6 +168,7 @@ impl<'a> Session<'a> {
             |status| failures.iter().filter(move |(_, own)| **own == status).map(|(scan_id, _)| *scan_id).collect();
         let samples = shared.ledger.project_layouts()?;
         warnings.extend(runner.plan.sinks.iter().filter_map(|sink| missing_splits(&runner.plan, sink, &samples)));
+        warnings.extend(runner.plan.masks.iter().filter_map(absent_selections));
         let sums = runner.telemetry.sums();
         let networks = network_uses(&runner.plan);
         let compute_steps = [Step::Mask, Step::Prepare, Step::Synthesize, Step::Score];
@@ -306,6 +307,16 @@ fn missing_splits(plan: &Plan, sink: &SinkNode, samples: &BTreeMap<String, BTree
     };
     (!names.is_empty())
         .then(|| format!("the sink `{}` has no {} samples: {consequence}", sink.name, names.join(" and no ")))
+}
+
+/// Returns a warning if a mask stage selects ids or structures that occur in none of the scans that it masked in this run.
+fn absent_selections(node: &MaskNode) -> Option<String> {
+    let selections = node.mask.selections()?;
+    let (absent, scans) = (selections.absent(), selections.scans());
+    let scans = if scans == 1 { "the scan".to_owned() } else { format!("any of the {scans} scans") };
+    let is_masked = selections.scans() > 0;
+    (is_masked && !absent.is_empty())
+        .then(|| format!("the mask `{}` selects {}, not found in {scans} of this run", node.name, absent.join(", ")))
 }
 
 /// Warns if the disk may be too small for the samples; a full disk stops the run, which can be resumed.

@@ -33,6 +33,31 @@ impl Edge {
     }
 }
 
+impl Edge {
+    /// Returns what the edge carries, in words.
+    pub fn description(self) -> &'static str {
+        match self {
+            Self::Scan => "scans",
+            Self::Masked => "scans with organs",
+            Self::Candidate => "tumors without scores",
+            Self::Scored => "tumors with scores",
+            Self::Sample => "accepted tumors",
+            Self::Rejection => "rejected tumors",
+        }
+    }
+
+    /// Returns the role of the nodes that produce this edge.
+    pub fn producer(self) -> Role {
+        match self {
+            Self::Scan => Role::Source,
+            Self::Masked => Role::Mask,
+            Self::Candidate => Role::Synthesis,
+            Self::Scored => Role::Score,
+            Self::Sample | Self::Rejection => Role::Filter,
+        }
+    }
+}
+
 impl std::fmt::Display for Edge {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.name())
@@ -127,7 +152,7 @@ mod tests {
         for edge in [Edge::Scan, Edge::Masked, Edge::Candidate, Edge::Scored, Edge::Sample, Edge::Rejection] {
             let produces =
                 |role: &Role| [Port::Main, Port::Rejected].iter().any(|&port| role.output_edge(port) == Some(edge));
-            assert!(Role::ALL.iter().any(produces), "{edge} is produced");
+            assert!(Role::ALL.iter().any(produces) && produces(&edge.producer()), "{edge} is produced");
             assert!(Role::ALL.iter().any(|role| role.input_edges().contains(&edge)), "{edge} is consumed");
         }
     }

@@ -11,6 +11,7 @@
 //! source ──Scan──▶ mask ──Masked──▶ synthesis ──Candidate──▶ score ──Scored──▶ filter ──Sample──▶ sink
 //! ```
 
+mod absent_selections;
 mod build;
 mod calibration;
 mod check;
@@ -20,6 +21,7 @@ pub mod draw;
 mod edge;
 mod file;
 mod known_nodes;
+mod label_files;
 mod labeled;
 mod listing;
 mod overrides;
@@ -34,6 +36,7 @@ mod scans;
 mod schema;
 mod schema_check;
 mod settings;
+mod source_scans;
 mod spec;
 mod split;
 mod standard;
@@ -59,5 +62,5 @@ pub use request::TumorRequest;
 pub use schema::{TrainingKind, pipeline_schema, training_schema};
 pub use split::SplitShares;
 pub use standard::Resources;
-pub use survey::{Survey, free_bytes, required_space, survey};
+pub use survey::{SourceSurvey, Survey, free_bytes, required_space, survey};
 pub use training::{CheckedTraining, check_training, training_keys};

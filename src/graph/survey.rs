@@ -8,8 +8,10 @@ use bytesize::ByteSize;
 use serde::Serialize;
 
 use super::listing::{ListedScans, list_scans};
+use super::source_scans::SourceScans;
 use super::{CheckedGraph, Feed, Plan, Port, Problem, Severity};
 use crate::id::PatientKey;
+use crate::ingest::ArchiveRemarks;
 use crate::mask::Organ;
 use crate::record::Split;
 use crate::sink::Content;
@@ -25,19 +27,41 @@ pub struct Survey {
     pub needed_bytes: Option<u64>,
     /// Free bytes at the output folder.
     pub free_bytes: Option<u64>,
+    /// The sources that could be listed in time.
+    pub sources: Vec<SourceSurvey>,
     /// The errors and warnings.
     pub problems: Vec<Problem>,
 }
 
-/// Lists every source of a checked graph with a timeout of `timeout`, checks that label files exist, and compares the space that the
+/// The scans of one source.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SourceSurvey {
+    /// The name of the source.
+    pub name: String,
+    /// Number of scans.
+    pub scans: usize,
+    /// Number of scans that were checked for damage in time.
+    pub checked: usize,
+    /// What the archive contains beside its scans, and which of its scans cannot be read.
+    #[serde(flatten)]
+    pub remarks: ArchiveRemarks,
+}
+
+/// Lists every source of a checked graph with a timeout of `timeout`, checks the headers of scans and label files, and compares the space that the
 /// samples need with the free space at `out` or its nearest existing parent. Sources are listed even if other nodes have errors.
 ///
 /// The required space is an upper bound, except for the mean number of several tumors: every tumor counts as accepted, and every image as large as its scan. Less free space is a
-/// warning; less than a tenth of the bound, an error. A source without scans and a missing label file are warnings; no scan at all, or no
-/// label file of a mask at all, is an error.
+/// warning; less than a tenth of the bound, an error. A source without scans, a scan that cannot be read and a missing label file are
+/// warnings; no scan at all, no readable scan at all, or no label file of a mask at all, is an error.
 pub fn survey(checked: &CheckedGraph, out: &Path, timeout: Duration) -> Survey {
-    let mut survey =
-        Survey { scans: None, samples: None, needed_bytes: None, free_bytes: free_bytes(out), problems: vec![] };
+    let mut survey = Survey {
+        scans: None,
+        samples: None,
+        needed_bytes: None,
+        free_bytes: free_bytes(out),
+        sources: vec![],
+        problems: vec![],
+    };
     let stages = &checked.scans;
     let location = |name: &str| checked.locations.get(name).cloned();
     if let Err(error) = crate::store::check_links(out) {
@@ -46,6 +70,16 @@ pub fn survey(checked: &CheckedGraph, out: &Path, timeout: Duration) -> Survey {
     }
     let ListedScans { sources, problems } = list_scans(stages, &location, timeout);
     survey.problems.extend(problems);
+    let named = stages.sources.iter().zip(&sources).filter_map(|(node, listed)| Some((node, listed.as_ref()?)));
+    survey.sources = named
+        .map(|(node, listed)| SourceSurvey {
+            name: node.name.clone(),
+            scans: listed.scans,
+            checked: listed.checked,
+            remarks: listed.remarks.clone(),
+        })
+        .collect();
+    let sources: Option<Vec<SourceScans>> = sources.into_iter().collect();
     survey.scans = sources.as_ref().map(|sources| sources.iter().map(|source| source.scans).sum());
     if let (Some(plan), Some(found)) = (&checked.plan, &sources) {
         let sizes: Vec<(usize, u64)> = found.iter().map(|source| (source.scans, source.bytes)).collect();

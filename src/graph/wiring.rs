@@ -178,7 +178,8 @@ impl Wiring {
                 match edge {
                     Some(edge) if !role.input_edges().contains(edge) => {
                         is_valid = false;
-                        mismatch(node, written, role, *edge, registry, problems);
+                        let hint = self.mismatch_hint(node, role, *edge, nodes, registry);
+                        mismatch(node, written, role, *edge, hint, problems);
                     }
                     None if self.roles[input.from].is_some() => {
                         is_valid = false;
@@ -212,6 +213,36 @@ impl Wiring {
         }
         self.roles[at] = role;
         self.is_valid &= is_valid;
+    }
+
+    /// Returns the fix of an input that produces another edge than `role` takes: the stages that are missing in between, or the nodes that
+    /// produce the edge.
+    fn mismatch_hint(
+        &self,
+        node: &NodeSpec<'_>,
+        role: Role,
+        edge: Edge,
+        nodes: &[NodeSpec<'_>],
+        registry: &Registry,
+    ) -> Option<String> {
+        if let Some(missing) = roles_between(edge, role) {
+            let kinds = |role: &Role| {
+                let kinds: Vec<&str> =
+                    registry.kinds().iter().filter(|kind| kind.role == *role).map(|kind| kind.name.as_str()).collect();
+                let output = role.output_edge(Port::Main).map_or("", Edge::description);
+                let kinds = if kinds.is_empty() { String::new() } else { format!(" of kind {}", one_of(kinds)) };
+                format!("a {} stage{kinds}, which produces {output}", role.name())
+            };
+            let stages = missing.iter().map(kinds).collect::<Vec<_>>().join(", then ");
+            return Some(format!("insert {stages}, and name it in the inputs of `{}`", node.name));
+        }
+        let produces = |at: &usize| {
+            let output = self.roles[*at].and_then(|role| role.output_edge(Port::Main));
+            nodes[*at].name != node.name && output.is_some_and(|output| role.input_edges().contains(&output))
+        };
+        let names: Vec<String> =
+            (0..nodes.len()).filter(produces).map(|at| format!("inputs = [\"{}\"]", nodes[at].name)).collect();
+        names.last().map(|inputs| format!("write {inputs}"))
     }
 
     /// Returns whether an input that was reported may mean this node: a misspelt name that is close to its name, or missing inputs of a
@@ -289,29 +320,35 @@ fn unknown_kind(node: &NodeSpec<'_>, edges: &[Edge], registry: &Registry, proble
         .hint(hint);
 }
 
+/// Returns the roles of the stages, in their order, that convert an edge to an input of `role`; `None` if there are none.
+fn roles_between(edge: Edge, role: Role) -> Option<Vec<Role>> {
+    let stages = [Role::Mask, Role::Synthesis, Role::Score, Role::Filter];
+    let mut missing = Vec::new();
+    let mut edge = edge;
+    while !role.input_edges().contains(&edge) {
+        // A score stage also takes the edge that it produces.
+        let converts = |step: &Role| step.input_edges().contains(&edge) && step.output_edge(Port::Main) != Some(edge);
+        let step = stages.into_iter().find(converts)?;
+        missing.push(step);
+        edge = step.output_edge(Port::Main)?;
+    }
+    Some(missing)
+}
+
 fn mismatch(
     node: &NodeSpec<'_>,
     written: &Spanned<String>,
     role: Role,
     edge: Edge,
-    registry: &Registry,
+    hint: Option<String>,
     problems: &mut Problems<'_>,
 ) {
     let producer = written.get_ref();
-    // A role that converts the edge to an expected one.
-    let between = Role::ALL.into_iter().find(|step| {
-        step.input_edges().contains(&edge)
-            && step.output_edge(Port::Main).is_some_and(|output| role.input_edges().contains(&output))
-    });
-    let hint = between.map(|step| {
-        let kinds: Vec<&str> =
-            registry.kinds().iter().filter(|kind| kind.role == step).map(|kind| kind.name.as_str()).collect();
-        let kinds = if kinds.is_empty() { String::new() } else { format!(": {}", one_of(kinds)) };
-        format!("insert a {} between the two nodes{kinds}", step.name())
-    });
+    let takes: Vec<&str> = role.input_edges().iter().map(|edge| edge.description()).collect();
+    let (takes, is_a) = (takes.join(" or "), edge.producer().name());
     problems
         .error(written.span(), format!("`{}` cannot have `{producer}` as input", node.name))
-        .label(format!("a {} takes {}, got {edge}", role.name(), list(role.input_edges())))
+        .label(format!("a {} takes {takes}, a {is_a} produces {}", role.name(), edge.description()))
         .hint(hint);
 }
 

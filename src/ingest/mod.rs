@@ -8,6 +8,7 @@
 //! DICOM can be decoded in a separate process. No header value that identifies a person leaves this module: scans are named by ids, patients
 //! by keyed hashes. The path of a scan may name a person; paths are written to `RUN/private` only.
 
+mod archive;
 pub mod dicom;
 mod digest;
 mod file;
@@ -30,6 +31,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use archive::{ArchiveRemarks, SeparatedSeries};
 pub use digest::content_digest;
 pub use file::{case_name, is_dicom_slice};
 pub use folder::{FolderConfig, FolderSource};
@@ -187,6 +189,23 @@ pub trait Source: Send + Sync {
     /// # Errors
     /// Returns an error if the archive itself cannot be listed.
     fn list(&self) -> Result<Vec<ScanEntry>>;
+
+    /// Lists all scans as [`Source::list`] does, and returns remarks on what the archive contains beside them, which `list` logs.
+    ///
+    /// # Errors
+    /// The errors of [`Source::list`].
+    fn list_archive(&self) -> Result<(Vec<ScanEntry>, ArchiveRemarks)> {
+        Ok((self.list()?, ArchiveRemarks::default()))
+    }
+
+    /// Looks for damage of a scan that [`ArchiveRemarks::unreadable`] does not contain, without decoding its voxels unless the length of a
+    /// compressed file shows that voxels may be missing.
+    ///
+    /// # Errors
+    /// Returns the fault that reading the scan would return.
+    fn check(&self, entry: &ScanEntry) -> Result<(), Fault> {
+        self.header(entry).map(drop)
+    }
 
     /// Explains why the source has no scans, for a source whose list is empty.
     fn explain_empty(&self) -> String {

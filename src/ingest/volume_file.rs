@@ -18,7 +18,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use super::file::open_regular;
@@ -102,6 +102,41 @@ pub fn read_label_names(path: impl AsRef<Path>) -> Result<BTreeMap<u16, String>,
         VolumeFormat::Nrrd => nrrd::read_label_names(file),
         VolumeFormat::MetaImage => Ok(BTreeMap::new()),
     }
+}
+
+/// Looks for damage of a scan: checks its header, and reads the voxels of a compressed file whose last bytes are not the length that
+/// the header requires, such as a file that was copied in part.
+///
+/// # Errors
+/// See [`read_volume_within`].
+pub(super) fn check(path: &Path, limits: &Limits) -> Result<(), Fault> {
+    read_header(path)?;
+    let (file, bytes, format) = open(path)?;
+    let content_bytes = match format {
+        VolumeFormat::Nifti => nifti::gzip_content_bytes(file, bytes)?,
+        VolumeFormat::Nrrd => nrrd::gzip_content_bytes(file, bytes, path)?,
+        // The header of a compressed file has the number of compressed bytes.
+        VolumeFormat::MetaImage => None,
+    };
+    match content_bytes {
+        // A file of several gzip members ends with the length of the last one: reading it shows whether it is whole.
+        Some(content_bytes)
+            if length_at_end(&data_file(path).unwrap_or_else(|| path.to_owned()))? != content_bytes as u32 =>
+        {
+            read_volume_within(path, limits).map(drop)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Returns the last four bytes of a file: in gzip, the decompressed length modulo 2³² (RFC 1952, section 2.3.1).
+fn length_at_end(path: &Path) -> Result<u32, Fault> {
+    let (mut file, _) = open_regular(path)?;
+    let mut length = [0; 4];
+    file.seek(SeekFrom::End(-4))
+        .and_then(|_| file.read_exact(&mut length))
+        .map_err(|error| Fault::read(FaultKind::Io, format!("the system cannot read the file: {}", error.kind())))?;
+    Ok(u32::from_le_bytes(length))
 }
 
 /// Returns the path of the data file of a scan, or `None` if `path` is not a readable header whose voxels are in another file.

@@ -1,152 +1,19 @@
 //! Organs from one label file, or one DICOM file with structures, in the folder of the scan.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
-
-use schemars::JsonSchema;
-use serde::de::{MapAccess, SeqAccess, Visitor, value};
-use serde::{Deserialize, Deserializer, Serialize};
 
 use super::align::Alignment;
 use super::classes::{CLASS_COUNT, class_ids, class_name, did_you_mean_organ};
+use super::label_selections::{LabelSelection, selections_of};
+use super::label_settings::{LabelScheme, LabelsConfig, OrganChoice, OrganIds, OtherLabels, check_coverage};
 use super::names::{DATA_SET_TABLE, FILE_TABLE, contradiction};
-use super::structures::{self, OrganStructures, Selection};
+use super::selections::Selections;
+use super::structures::{self, OrganStructures};
 use super::{Coverage, Mask, Organ, OrganMask, ScanGrid, merged_organs};
 use crate::error::{ConfigError, Fault, FaultKind};
 use crate::ingest::{Companions, FileState, Scan};
 use crate::volume::{Array3, Grid, Labels};
-
-/// Settings of the mask kind `labels`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct LabelsConfig {
-    /// Path of the label file relative to the folder of the scan; `{stem}` is replaced by the file name of the scan without
-    /// extensions. A DICOM RT Structure Set or Segmentation is recognised by its content; for these, the path may also be a folder
-    /// that contains one such file.
-    #[serde(default = "default_pattern")]
-    pub pattern: String,
-    /// Meaning of the ids in the file.
-    #[serde(default)]
-    pub scheme: LabelScheme,
-    /// Organs to use: a list of names of the scheme (`["liver", "kidney"]`), or a table with the ids
-    /// of each organ (`liver = { ids = [5], tumor_ids = [118] }`), or with its structures in a DICOM file
-    /// (`liver = { structures = ["Liver"], tumor_structures = ["GTV"] }`).
-    pub organs: OrganChoice,
-    /// Treatment of ids that belong to none of the organs.
-    #[serde(default)]
-    pub other: OtherLabels,
-    /// Organ and tumor ids in the merged label map that replace the default ids (`spleen = [7, 8]`).
-    #[serde(default)]
-    pub merged_ids: BTreeMap<String, [u8; 2]>,
-    /// Minimum share of the voxels of the scan that the label file must cover, 0 to 1: with a smaller share, the file does not belong
-    /// to the scan.
-    #[serde(default = "default_coverage")]
-    pub min_coverage: f64,
-}
-
-fn default_pattern() -> String {
-    "labels.nii.gz".to_owned()
-}
-
-pub(super) fn default_coverage() -> f64 {
-    0.5
-}
-
-/// Meaning of the ids in a label file.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum LabelScheme {
-    /// Ids 1..117 of TotalSegmentator v2: organs are selected by name.
-    #[default]
-    TotalSegmentator,
-    /// User-defined ids, set for each organ.
-    Custom,
-}
-
-/// Treatment of ids that belong to none of the organs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum OtherLabels {
-    /// The ids become background.
-    #[default]
-    Ignore,
-    /// The ids are a fault of the scan.
-    Fault,
-}
-
-/// Organs by name, or by name with their ids.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(untagged)]
-pub enum OrganChoice {
-    /// Names of the scheme, in the order of the merged label map.
-    Names(Vec<String>),
-    /// Ids by name, in alphabetical order.
-    Ids(BTreeMap<String, OrganIds>),
-}
-
-/// The ids of one organ in a label file.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct OrganIds {
-    /// Ids of the healthy organ; if empty and without `structures`, the ids of the scheme for the name of the organ. In a DICOM file,
-    /// ids are the numbers of its segments or structures.
-    pub ids: Vec<u16>,
-    /// Ids of the real tumors of the organ.
-    pub tumor_ids: Vec<u16>,
-    /// Names of the healthy organ in a DICOM file, independent of case: the ROI Name of an RT Structure Set, the Segment Label of
-    /// a Segmentation. A file that contains none of the names is a fault.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub structures: Vec<String>,
-    /// Names of the real tumors of the organ in a DICOM file; a file may contain none of them.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub tumor_structures: Vec<String>,
-}
-
-impl OrganIds {
-    /// Returns whether structures are selected by name.
-    fn has_names(&self) -> bool {
-        !self.structures.is_empty() || !self.tumor_structures.is_empty()
-    }
-
-    /// Returns the structures of the organ in a DICOM file: those of the settings, else the classes of the scheme.
-    fn in_dicom(&self, organ: &str, scheme: LabelScheme) -> OrganStructures {
-        let is_empty = self.ids.is_empty() && self.structures.is_empty();
-        let classes = if is_empty && scheme == LabelScheme::TotalSegmentator { class_ids(organ) } else { Vec::new() };
-        let classes = classes.into_iter().filter_map(class_name);
-        let numbers = self.ids.clone();
-        let names = self.structures.iter().cloned().chain(classes).collect();
-        let is_required = !self.structures.is_empty();
-        let (tumor_ids, tumor_names) = (self.tumor_ids.clone(), self.tumor_structures.clone());
-        OrganStructures {
-            healthy: Selection { numbers, names, is_required },
-            tumor: Selection { numbers: tumor_ids, names: tumor_names, is_required: false },
-        }
-    }
-}
-
-// Implemented by hand, because the error of an untagged enum in serde does not name a misspelled field.
-impl<'de> Deserialize<'de> for OrganChoice {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct ChoiceVisitor;
-        impl<'de> Visitor<'de> for ChoiceVisitor {
-            type Value = OrganChoice;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a list of organ names or a table of ids by organ")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, names: A) -> Result<OrganChoice, A::Error> {
-                Deserialize::deserialize(value::SeqAccessDeserializer::new(names)).map(OrganChoice::Names)
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, table: A) -> Result<OrganChoice, A::Error> {
-                Deserialize::deserialize(value::MapAccessDeserializer::new(table)).map(OrganChoice::Ids)
-            }
-        }
-        deserializer.deserialize_any(ChoiceVisitor)
-    }
-}
 
 /// The mask stage that reads one label file and maps its ids, or its structures, to organs.
 ///
@@ -167,6 +34,16 @@ pub struct LabelsMask {
     max_id: u16,
     other: OtherLabels,
     min_coverage: f64,
+    /// Ids and names of which a label file contains one, for each name of `selections`.
+    selected: Vec<LabelSelection>,
+    selections: Selections,
+}
+
+/// Returns which ids a label map contains, by id.
+fn present_ids(labels: &Labels) -> Vec<bool> {
+    let mut is_present = vec![false; usize::from(u16::MAX) + 1];
+    labels.ids.as_slice().iter().for_each(|id| is_present[usize::from(*id)] = true);
+    is_present
 }
 
 impl LabelsMask {
@@ -214,7 +91,12 @@ impl LabelsMask {
             }
             organ_ids.push(ids);
         }
-        let structures = choice.iter().map(|(name, given)| given.in_dicom(name, config.scheme)).collect();
+        let structures: Vec<OrganStructures> =
+            choice.iter().map(|(name, given)| given.in_dicom(name, config.scheme)).collect();
+        let selections = choice.iter().zip(structures.iter().zip(&organ_ids));
+        let selections =
+            selections.flat_map(|((name, given), (in_dicom, ids))| selections_of(name, given, in_dicom, ids));
+        let (names, selected): (Vec<String>, Vec<LabelSelection>) = selections.unzip();
         let has_names = choice.iter().any(|(_, given)| given.has_names());
         for (name, given) in &choice {
             if given.structures.iter().chain(&given.tumor_structures).any(|name| name.trim().is_empty()) {
@@ -230,7 +112,20 @@ impl LabelsMask {
             LabelScheme::Custom => u16::MAX,
         };
         let LabelsConfig { pattern, scheme, other, min_coverage, .. } = config;
-        Ok(Self { pattern, organs, organ_ids, scheme, structures, has_names, merged, max_id, other, min_coverage })
+        Ok(Self {
+            pattern,
+            organs,
+            organ_ids,
+            scheme,
+            structures,
+            has_names,
+            merged,
+            max_id,
+            other,
+            min_coverage,
+            selected,
+            selections: Selections::new(names),
+        })
     }
 
     /// Returns the mask of a label file on the grid of its scan.
@@ -238,17 +133,25 @@ impl LabelsMask {
     /// # Errors
     /// Returns a fault if the file does not belong to the scan or contains an id that is not allowed.
     pub fn merge(&self, labels: &Labels, scan: &Grid) -> Result<OrganMask, Fault> {
+        self.merge_present(labels, scan).map(|(mask, _)| mask)
+    }
+
+    /// Returns the mask of a label file, and which ids the scan contains, by id.
+    fn merge_present(&self, labels: &Labels, scan: &Grid) -> Result<(OrganMask, Vec<bool>), Fault> {
         let alignment = Alignment::new(&labels.grid, scan, self.min_coverage)?;
         let mut merged = Array3::filled(scan.shape, 0u8);
-        let mut ignored = [false; u16::MAX as usize + 1];
+        let mut is_present = vec![false; usize::from(u16::MAX) + 1];
         let voxels = merged.as_mut_slice();
         alignment.for_each_label(labels, |index, id| {
-            let label = self.merged[usize::from(id)];
-            voxels[index] = label;
-            ignored[usize::from(id)] |= label == 0;
+            voxels[index] = self.merged[usize::from(id)];
+            is_present[usize::from(id)] = true;
         });
-        let fault = (1..=u16::MAX).filter(|&id| ignored[usize::from(id)]).find_map(|id| self.id_fault(id));
-        fault.map_or(Ok(OrganMask { labels: merged, organs: self.organs.clone(), coverage: alignment.coverage() }), Err)
+        let is_ignored = |id: u16| is_present[usize::from(id)] && self.merged[usize::from(id)] == 0;
+        if let Some(fault) = (1..=u16::MAX).filter(|id| is_ignored(*id)).find_map(|id| self.id_fault(id)) {
+            return Err(fault);
+        }
+        let mask = OrganMask { labels: merged, organs: self.organs.clone(), coverage: alignment.coverage() };
+        Ok((mask, is_present))
     }
 
     /// Compares the names that a label file states with the organs.
@@ -291,12 +194,6 @@ impl LabelsMask {
     }
 }
 
-pub(super) fn check_coverage(min_coverage: f64, errors: &mut Vec<ConfigError>) {
-    if !(0.0..=1.0).contains(&min_coverage) {
-        errors.push(ConfigError::new("min_coverage", format!("expected a fraction from 0 to 1, got {min_coverage}")));
-    }
-}
-
 /// Returns the ids of the scheme for a name, or a message and a hint.
 fn ids_by_name(name: &str, scheme: LabelScheme) -> Result<Vec<u16>, (String, Option<String>)> {
     match scheme {
@@ -322,7 +219,10 @@ impl Mask for LabelsMask {
         let grid = &scan.volume.grid;
         if let Some(file) = scan.companions.structures(&self.pattern)? {
             let is_strict = self.other == OtherLabels::Fault;
-            return structures::merge(file.as_ref(), &self.structures, &self.organs, is_strict, grid);
+            let mask = structures::merge(file.as_ref(), &self.structures, &self.organs, is_strict, grid)?;
+            let occurs: Vec<bool> = self.selected.iter().map(|selected| selected.is_in_file(file.as_ref())).collect();
+            self.selections.record(&occurs);
+            return Ok(mask);
         }
         self.check_label_file(&*scan.companions)?;
         let labels = scan.companions.labels(&self.pattern)?;
@@ -332,7 +232,22 @@ impl Mask for LabelsMask {
                 "expected a DICOM RT Structure Set or Segmentation, because `structures` selects by name in DICOM files, got a label map: use its numbers instead, such as `ids = [1]`",
             ));
         }
-        self.merge(&labels, grid)
+        let (mask, is_present) = self.merge_present(&labels, grid)?;
+        let occurs: Vec<bool> = self.selected.iter().map(|selected| selected.is_in_map(&is_present)).collect();
+        self.selections.record(&occurs);
+        Ok(mask)
+    }
+
+    fn selections(&self) -> Option<&Selections> {
+        Some(&self.selections)
+    }
+
+    fn find_selections(&self, companions: &dyn Companions) -> Result<Vec<bool>, Fault> {
+        if let Some(file) = companions.structures(&self.pattern)? {
+            return Ok(self.selected.iter().map(|selected| selected.is_in_file(file.as_ref())).collect());
+        }
+        let is_present = present_ids(&companions.labels(&self.pattern)?);
+        Ok(self.selected.iter().map(|selected| selected.is_in_map(&is_present)).collect())
     }
 
     fn coverage(&self, companions: &dyn Companions, scan: ScanGrid<'_>) -> Result<Option<Coverage>, Fault> {
@@ -401,6 +316,25 @@ mod tests {
         let found = stage.mask(&scan_with(grid(), labels([0, 7, 8, 9, 10, 500]))).unwrap();
         assert_eq!(found.labels.row(3, 1), [0, 1, 1, 2, 0, 0]);
         assert_eq!(voxels_of(&found, 2), 8);
+    }
+
+    #[test]
+    fn ids_and_organs_that_occur_in_no_scan_are_absent() {
+        let stage = mask(
+            "scheme = 'custom'\norgans.liver = { ids = [7, 8], tumor_ids = [118] }\norgans.spleen = { ids = [9] }",
+        );
+        let stage = stage.unwrap();
+        for ids in [[0, 7, 0, 0, 0, 0], [0, 7, 9, 9, 0, 0]] {
+            stage.mask(&scan_with(grid(), labels(ids))).unwrap();
+        }
+        let selections = stage.selections().unwrap();
+        assert_eq!((selections.scans(), selections.absent()), (2, vec!["id 8 of `liver`", "tumor id 118 of `liver`"]));
+        // The classes of an organ of the scheme are alternatives.
+        let stage = mask("organs = ['kidney', 'pancreas']").unwrap();
+        let scan = scan_with(grid(), labels([0, 3, 0, 0, 0, 0]));
+        assert_eq!(stage.find_selections(&*scan.companions), Ok(vec![true, false]));
+        stage.mask(&scan).unwrap();
+        assert_eq!(stage.selections().unwrap().absent(), ["`pancreas`"]);
     }
 
     #[test]

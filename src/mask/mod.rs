@@ -10,11 +10,14 @@
 mod align;
 mod bits;
 mod classes;
+mod label_selections;
+mod label_settings;
 mod labels;
 mod lung;
 mod names;
 mod organs;
 mod segmentor;
+mod selections;
 mod structures;
 #[cfg(test)]
 mod testing;
@@ -35,11 +38,13 @@ use crate::volume::{Array3, Grid};
 pub use align::Alignment;
 pub use bits::BitVolume;
 pub use classes::{CLASS_COUNT, class_ids, class_name};
-pub use labels::{LabelScheme, LabelsConfig, LabelsMask, OrganChoice, OrganIds, OtherLabels};
+pub use label_settings::{LabelScheme, LabelsConfig, OrganChoice, OrganIds, OtherLabels};
+pub use labels::LabelsMask;
 pub use lung::{LungConfig, LungMask};
 pub use names::is_other_organ;
 pub use organs::merged_organs;
 pub use segmentor::{SegmentorMask, SegmentorMaskConfig, SuspectedTumors};
+pub use selections::Selections;
 pub use totalsegmentator::{FileChoice, TotalSegmentatorConfig, TotalSegmentatorMask};
 
 /// The label of voxels without a known label, such as suspected real tumors: no synthetic tumor is placed in them, and training and
@@ -141,6 +146,19 @@ pub trait Mask: Send + Sync {
     /// Returns the fault of the header of a label file.
     fn coverage(&self, _companions: &dyn Companions, _scan: ScanGrid<'_>) -> Result<Option<Coverage>, Fault> {
         Ok(None)
+    }
+
+    /// Returns what the settings select in label files; `None` if the stage selects nothing by id, name or file.
+    fn selections(&self) -> Option<&Selections> {
+        None
+    }
+
+    /// Returns for each name of [`Mask::selections`] whether it occurs in the label files of a scan, which are read in full.
+    ///
+    /// # Errors
+    /// Returns the fault of reading a label file.
+    fn find_selections(&self, _companions: &dyn Companions) -> Result<Vec<bool>, Fault> {
+        Ok(Vec::new())
     }
 
     /// Returns the names of the ids in the label files that the stage reads, if it reads one file for all organs.

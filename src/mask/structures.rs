@@ -150,6 +150,9 @@ mod tests {
         let found = mask(settings).unwrap().mask(&scan).unwrap();
         // Organs of a table are in alphabetical order: kidney, liver.
         assert_eq!(found.labels.as_slice(), [1, 2, 5, 5, 0, 2]);
+        let stage = mask(settings).unwrap();
+        stage.mask(&scan).unwrap();
+        assert_eq!(stage.selections().unwrap().absent(), ["tumor structure `GTV 2` of `liver`"]);
     }
 
     #[test]

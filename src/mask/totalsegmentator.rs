@@ -10,8 +10,9 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::align::Alignment;
 use super::classes::{class_ids, class_name, did_you_mean_organ};
-use super::labels::{check_coverage, default_coverage};
+use super::label_settings::{check_coverage, default_coverage};
 use super::names::{FILE_TABLE, contradiction};
+use super::selections::Selections;
 use super::{Coverage, Mask, Organ, OrganMask, ScanGrid, merged_organs};
 use crate::error::{ConfigError, Fault, FaultKind};
 use crate::ingest::{Companions, FileState, Scan};
@@ -85,6 +86,8 @@ pub struct TotalSegmentatorMask {
     files: Vec<Vec<String>>,
     optional: bool,
     min_coverage: f64,
+    /// The organs: each is absent from a scan without any of its files.
+    selections: Selections,
 }
 
 impl TotalSegmentatorMask {
@@ -124,7 +127,8 @@ impl TotalSegmentatorMask {
             return Err(errors);
         }
         let TotalSegmentatorConfig { pattern, optional, min_coverage, .. } = config;
-        Ok(Self { pattern, organs, files, optional, min_coverage })
+        let selections = Selections::new(names.iter().map(|name| format!("`{name}`")));
+        Ok(Self { pattern, organs, files, optional, min_coverage, selections })
     }
 }
 
@@ -145,9 +149,15 @@ impl TotalSegmentatorMask {
     /// # Errors
     /// Returns a fault if a file is missing, cannot be read, or does not belong to the scan.
     pub fn merge(&self, companions: &dyn Companions, scan: &Grid) -> Result<OrganMask, Fault> {
+        self.merge_present(companions, scan).map(|(mask, _)| mask)
+    }
+
+    /// Merges the mask files, and returns whether there is a file of each organ.
+    fn merge_present(&self, companions: &dyn Companions, scan: &Grid) -> Result<(OrganMask, Vec<bool>), Fault> {
+        let mut is_present = vec![false; self.organs.len()];
         let mut merged = Array3::filled(scan.shape, 0u8);
         let mut coverage = 1.0f64;
-        for (organ, files) in self.organs.iter().zip(&self.files) {
+        for ((organ, files), is_present) in self.organs.iter().zip(&self.files).zip(&mut is_present) {
             for file in files {
                 let pattern = self.pattern.replace("{name}", file);
                 let labels =
@@ -162,6 +172,7 @@ impl TotalSegmentatorMask {
                             return Err(Fault { message: format!("mask of `{file}`: {}", fault.message), ..fault });
                         }
                     };
+                *is_present = true;
                 let voxels = merged.as_mut_slice();
                 let alignment = Alignment::new(&labels.grid, scan, self.min_coverage)?;
                 coverage = coverage.min(alignment.coverage());
@@ -172,7 +183,7 @@ impl TotalSegmentatorMask {
                 });
             }
         }
-        Ok(OrganMask { labels: merged, organs: self.organs.clone(), coverage })
+        Ok((OrganMask { labels: merged, organs: self.organs.clone(), coverage }, is_present))
     }
 }
 
@@ -198,7 +209,18 @@ impl Mask for TotalSegmentatorMask {
     }
 
     fn mask(&self, scan: &Scan) -> Result<OrganMask, Fault> {
-        self.merge(scan.companions.as_ref(), &scan.volume.grid)
+        let (mask, is_present) = self.merge_present(scan.companions.as_ref(), &scan.volume.grid)?;
+        self.selections.record(&is_present);
+        Ok(mask)
+    }
+
+    fn selections(&self) -> Option<&Selections> {
+        Some(&self.selections)
+    }
+
+    fn find_selections(&self, companions: &dyn Companions) -> Result<Vec<bool>, Fault> {
+        let exists = |file: &String| companions.exists(&self.pattern.replace("{name}", file));
+        Ok(self.files.iter().map(|files| files.iter().any(exists)).collect())
     }
 
     fn coverage(&self, companions: &dyn Companions, scan: ScanGrid<'_>) -> Result<Option<Coverage>, Fault> {

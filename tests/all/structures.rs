@@ -1,4 +1,4 @@
-//! RT Structure Sets and Segmentations as labels of a DICOM series.
+//! RT Structure Sets as labels of a DICOM series.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,32 +8,34 @@ use dicom_core::{DataElement, PrimitiveValue, Tag, VR};
 use dicom_dictionary_std::{tags, uids};
 use dicom_object::{FileMetaTableBuilder, InMemDicomObject};
 use freetumor::error::{Fault, FaultKind, Stage};
-use freetumor::ingest::{FolderConfig, FolderSource, Scan, Source, StructureSelector};
+use freetumor::ingest::dicom::StructureFile;
+use freetumor::ingest::{FolderConfig, FolderSource, Scan, Source, StructureSelector, Structures};
 use freetumor::mask::{LabelsMask, Mask};
+use freetumor::volume::{Affine, Grid};
 
 use crate::dicom_files::{COLUMNS, ROWS, series, write};
 
-const SLICES: usize = 4;
+pub const SLICES: usize = 4;
 /// Frame of reference of the series.
-const FRAME: &str = "2.25.4711.9";
+pub const FRAME: &str = "2.25.4711.9";
 
-fn object(elements: Vec<DataElement<InMemDicomObject>>) -> InMemDicomObject {
+pub fn object(elements: Vec<DataElement<InMemDicomObject>>) -> InMemDicomObject {
     InMemDicomObject::from_element_iter(elements)
 }
 
-fn text(tag: Tag, vr: VR, value: &str) -> DataElement<InMemDicomObject> {
+pub fn text(tag: Tag, vr: VR, value: &str) -> DataElement<InMemDicomObject> {
     DataElement::new(tag, vr, PrimitiveValue::from(value))
 }
 
-fn u16(tag: Tag, value: usize) -> DataElement<InMemDicomObject> {
+pub fn u16(tag: Tag, value: usize) -> DataElement<InMemDicomObject> {
     DataElement::new(tag, VR::US, PrimitiveValue::from(value as u16))
 }
 
-fn sequence(tag: Tag, items: Vec<InMemDicomObject>) -> DataElement<InMemDicomObject> {
+pub fn sequence(tag: Tag, items: Vec<InMemDicomObject>) -> DataElement<InMemDicomObject> {
     DataElement::new(tag, VR::SQ, DataSetSequence::from(items))
 }
 
-fn write_object(path: &Path, object: InMemDicomObject, class: &str, syntax: &str) {
+pub fn write_object(path: &Path, object: InMemDicomObject, class: &str, syntax: &str) {
     let meta = FileMetaTableBuilder::new()
         .media_storage_sop_class_uid(class)
         .media_storage_sop_instance_uid("2.25.4711.5")
@@ -89,12 +91,12 @@ fn structure_set(rois: &[Roi]) -> InMemDicomObject {
 }
 
 /// A series of four slices in `archive/p1/dicom`, and files next to it.
-struct Archive {
+pub struct Archive {
     folder: tempfile::TempDir,
 }
 
 impl Archive {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let dicom = folder.path().join("archive/p1/dicom");
         fs::create_dir_all(&dicom).unwrap();
@@ -105,7 +107,7 @@ impl Archive {
         Self { folder }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join("archive/p1").join(name)
     }
 
@@ -122,7 +124,7 @@ impl Archive {
     }
 
     /// Returns the voxels of the liver of a structure set, one text per slice with `#` for a voxel inside.
-    fn liver(&self, settings: &str) -> Result<Vec<String>, Fault> {
+    pub fn liver(&self, settings: &str) -> Result<Vec<String>, Fault> {
         let stage = LabelsMask::new(toml::from_str(settings).unwrap()).unwrap();
         let mask = stage.mask(&self.scan())?;
         let letter = |label: &u8| ['.', '#', 'T'][usize::from(*label)];
@@ -232,13 +234,13 @@ fn damaged_structure_file_is_a_fault() {
     let scan = archive.scan();
     for length in (132..bytes.len()).step_by(7) {
         fs::write(&path, &bytes[..length]).unwrap();
-        // Cut between two elements of the data set, the file has fewer structures.
-        if let Err(fault) = scan.companions.structures("rtstruct.dcm") {
-            assert!(
-                matches!(fault.kind, FaultKind::Truncated | FaultKind::Missing | FaultKind::Unsupported),
-                "{length}: {fault}"
-            );
-        }
+        let Err(fault) = scan.companions.structures("rtstruct.dcm") else {
+            panic!("{length} of {} bytes", bytes.len())
+        };
+        assert!(
+            matches!(fault.kind, FaultKind::Truncated | FaultKind::Missing | FaultKind::Unsupported),
+            "{length}: {fault}"
+        );
     }
     for at in 132..bytes.len() {
         let mut changed = bytes.clone();
@@ -252,153 +254,30 @@ fn damaged_structure_file_is_a_fault() {
     }
 }
 
-/// Returns the functional groups that all frames share.
-fn shared_groups(cosines: &str, spacing: &str) -> InMemDicomObject {
-    object(vec![
-        sequence(
-            tags::PLANE_ORIENTATION_SEQUENCE,
-            vec![object(vec![text(tags::IMAGE_ORIENTATION_PATIENT, VR::DS, cosines)])],
-        ),
-        sequence(tags::PIXEL_MEASURES_SEQUENCE, vec![object(vec![text(tags::PIXEL_SPACING, VR::DS, spacing)])]),
-    ])
-}
-
-/// A frame of a Segmentation: its segment, its slice and its pixels.
-type Frame = (usize, usize, [[u8; COLUMNS]; ROWS]);
-
-/// Returns a Segmentation with the segments 1 `Liver` and 2 `GTV`.
-fn segmentation(frames: &[Frame], kind: &str) -> InMemDicomObject {
-    let pixels: Vec<u8> = frames.iter().flat_map(|(_, _, rows)| rows.concat()).collect();
-    let (bits, pixels) = match kind {
-        "BINARY" => {
-            let mut bytes = vec![0u8; pixels.len().div_ceil(8)];
-            pixels.iter().enumerate().for_each(|(index, pixel)| bytes[index / 8] |= pixel << (index % 8));
-            (1, bytes)
+/// Changes every byte of a structure file in turn: reading is a set of structures or a fault, and voxels are inside of the scan.
+pub fn assert_changed_bytes_never_panic(bytes: &[u8]) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("changed.dcm");
+    let scan = Grid { shape: [COLUMNS, ROWS, SLICES], affine: Affine::from_spacing([0.5, 0.75, 2.0]) };
+    for at in 128..bytes.len() {
+        for value in [0xFF, bytes[at] ^ 1, bytes[at] ^ 0x40] {
+            let mut changed = bytes.to_vec();
+            changed[at] = value;
+            fs::write(&path, &changed).unwrap();
+            let Ok(file) = StructureFile::read(&path, None, 1 << 20) else { continue };
+            for index in 0..file.count() {
+                let _ = file.for_each_voxel(index, &scan, &mut |voxel| assert!(voxel < scan.voxels()));
+            }
         }
-        _ => (8, pixels),
-    };
-    let segment = |number: usize, label: &str| {
-        object(vec![u16(tags::SEGMENT_NUMBER, number), text(tags::SEGMENT_LABEL, VR::LO, label)])
-    };
-    let groups = frames.iter().map(|(segment, slice, _)| {
-        let position = format!("-10\\-20\\{}", 30 + 2 * slice);
-        object(vec![
-            sequence(
-                tags::PLANE_POSITION_SEQUENCE,
-                vec![object(vec![text(tags::IMAGE_POSITION_PATIENT, VR::DS, &position)])],
-            ),
-            sequence(
-                tags::SEGMENT_IDENTIFICATION_SEQUENCE,
-                vec![object(vec![u16(tags::REFERENCED_SEGMENT_NUMBER, *segment)])],
-            ),
-        ])
-    });
-    let shared = shared_groups("1\\0\\0\\0\\1\\0", "0.75\\0.5");
-    object(vec![
-        text(tags::SOP_CLASS_UID, VR::UI, uids::SEGMENTATION_STORAGE),
-        text(tags::MODALITY, VR::CS, "SEG"),
-        text(tags::FRAME_OF_REFERENCE_UID, VR::UI, FRAME),
-        text(tags::SEGMENTATION_TYPE, VR::CS, kind),
-        u16(tags::MAXIMUM_FRACTIONAL_VALUE, 255),
-        sequence(tags::SEGMENT_SEQUENCE, vec![segment(1, "Liver"), segment(2, "GTV")]),
-        text(tags::NUMBER_OF_FRAMES, VR::IS, &frames.len().to_string()),
-        u16(tags::ROWS, ROWS),
-        u16(tags::COLUMNS, COLUMNS),
-        u16(tags::BITS_ALLOCATED, bits),
-        sequence(tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE, vec![shared]),
-        sequence(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE, groups.collect()),
-        DataElement::new(tags::PIXEL_DATA, VR::OB, PrimitiveValue::from(pixels)),
-    ])
-}
-
-fn frames() -> Vec<Frame> {
-    let mut liver = [[0; COLUMNS]; ROWS];
-    liver[1] = [0, 1, 1, 1, 0, 0];
-    liver[4] = [1, 0, 0, 0, 0, 1];
-    let mut tumor = [[0; COLUMNS]; ROWS];
-    tumor[1] = [0, 0, 0, 1, 1, 0];
-    // Frames are in no particular order.
-    vec![(1, 3, liver), (2, 1, tumor), (1, 1, liver)]
-}
-
-fn write_segmentation(archive: &Archive, object: InMemDicomObject) {
-    let syntax = uids::EXPLICIT_VR_LITTLE_ENDIAN;
-    write_object(&archive.path("seg.dcm"), object, uids::SEGMENTATION_STORAGE, syntax);
-}
-
-const SEGMENTS: &str =
-    "pattern = 'seg.dcm'\nscheme = 'custom'\norgans.liver = { ids = [1], tumor_structures = ['GTV'] }";
-
-#[test]
-fn bits_of_frames_become_voxels_of_series() {
-    let archive = Archive::new();
-    write_segmentation(&archive, segmentation(&frames(), "BINARY"));
-    let empty = "......".repeat(5);
-    let slices = archive.liver(SEGMENTS).unwrap();
-    assert_eq!([&slices[0], &slices[2]], [&empty, &empty]);
-    assert_eq!(slices[1], ["......", ".##TT.", "......", "......", "#....#"].concat());
-    assert_eq!(slices[3], ["......", ".###..", "......", "......", "#....#"].concat());
-}
-
-#[test]
-fn fractions_from_half_of_maximum_are_inside() {
-    let archive = Archive::new();
-    let mut pixels = [[0; COLUMNS]; ROWS];
-    pixels[0] = [0, 1, 127, 128, 254, 255];
-    write_segmentation(&archive, segmentation(&[(1, 0, pixels)], "FRACTIONAL"));
-    assert_eq!(archive.liver(SEGMENTS).unwrap()[0], ["...###", "......", "......", "......", "......"].concat());
-}
-
-#[test]
-fn segmentations_that_do_not_fit_scan_are_faults() {
-    let put = |element: DataElement<InMemDicomObject>| {
-        let mut object = segmentation(&frames(), "BINARY");
-        object.put(element);
-        object
-    };
-    let far: Vec<Frame> = frames().into_iter().map(|(segment, slice, rows)| (segment, slice + 10, rows)).collect();
-    let measures = |spacing: &str| {
-        let shared = shared_groups("1\\0\\0\\0\\1\\0", spacing);
-        put(sequence(tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE, vec![shared]))
-    };
-    for (object, kind, message) in [
-        (put(text(tags::FRAME_OF_REFERENCE_UID, VR::UI, "2.25.1")), FaultKind::Mismatch, "frame of reference"),
-        (put(text(tags::NUMBER_OF_FRAMES, VR::IS, "4")), FaultKind::Corrupt, "expected 4 items"),
-        (put(u16(tags::BITS_ALLOCATED, 8)), FaultKind::Corrupt, "got 8"),
-        (
-            put(text(tags::SEGMENTATION_TYPE, VR::CS, "LABELMAP")),
-            FaultKind::Unsupported,
-            "got LABELMAP, which is not supported",
-        ),
-        (put(u16(tags::ROWS, 500)), FaultKind::Truncated, "bytes of pixels"),
-        (put(text(tags::SOP_CLASS_UID, VR::UI, uids::RT_DOSE_STORAGE)), FaultKind::Unsupported, "another DICOM file"),
-        (measures("0.75\\0.75"), FaultKind::Mismatch, "another grid"),
-        (segmentation(&far, "BINARY"), FaultKind::Mismatch, "outside of it"),
-    ] {
-        let archive = Archive::new();
-        write_segmentation(&archive, object);
-        let fault = archive.liver(SEGMENTS).unwrap_err();
-        assert_eq!((fault.stage, fault.kind), (Stage::Mask, kind), "{message}: {fault}");
-        assert!(fault.message.contains(message), "{fault}");
     }
 }
 
 #[test]
-fn frames_with_flipped_rows_are_placed_by_position() {
+fn changed_bytes_of_structure_set_never_panic() {
     let archive = Archive::new();
-    let mut object = segmentation(&frames()[2..], "BINARY");
-    let shared = shared_groups("-1\\0\\0\\0\\1\\0", "0.75\\0.5");
-    object.put(sequence(tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE, vec![shared]));
-    let position = text(tags::IMAGE_POSITION_PATIENT, VR::DS, "-7.5\\-20\\32");
-    let groups = self::object(vec![
-        sequence(tags::PLANE_POSITION_SEQUENCE, vec![self::object(vec![position])]),
-        sequence(
-            tags::SEGMENT_IDENTIFICATION_SEQUENCE,
-            vec![self::object(vec![u16(tags::REFERENCED_SEGMENT_NUMBER, 1)])],
-        ),
-    ]);
-    object.put(sequence(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE, vec![groups]));
-    write_segmentation(&archive, object);
-    let slices = archive.liver(SEGMENTS).unwrap();
-    assert_eq!(slices[1], ["......", "..###.", "......", "......", "#....#"].concat());
+    let liver = Roi::new("Liver", vec![rectangle([0.6, 4.4], [0.6, 3.4], 1), rectangle([0.6, 1.4], [0.6, 1.4], 2)]);
+    for syntax in [uids::EXPLICIT_VR_LITTLE_ENDIAN, uids::IMPLICIT_VR_LITTLE_ENDIAN] {
+        archive.write_structures(std::slice::from_ref(&liver), syntax);
+        assert_changed_bytes_never_panic(&fs::read(archive.path("rtstruct.dcm")).unwrap());
+    }
 }

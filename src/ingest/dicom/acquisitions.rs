@@ -2,15 +2,17 @@
 //!
 //! A separation is proposed by the elements of [`ELEMENTS`] and by the instance numbers, and accepted only if it turns slices that contradict
 //! each other (two different images at one position, uneven gaps) into even stacks. Slices that are an even stack stay one scan, unless a
-//! setting of the scan, or an element that alternates from slice to slice, shows two. An assignment with two solutions is a fault.
+//! setting of the scan, or an element that alternates from slice to slice, shows two. An assignment with two solutions is a fault; so are
+//! slices that are numbered in two passes, unless their elements and pixels show one acquisition.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::copies::Comparison;
 use super::decoder::Decoder;
 use super::geometry::{self, EvenStack, FEWEST_SLICES, SAME_POSITION_MM, SlicePose};
 use super::keys::{ELEMENTS, Meaning};
-use super::numbering::{NumberedSlice, interleaved_runs, is_monotone, repeated_numbers, runs};
+use super::numbering::{NumberedSlice, interleaved_fault, interleaved_passes, is_monotone, repeated_numbers, runs};
+use super::passes::are_neighbours_alike;
 use super::slice::Slice;
 use super::stack::{Stack, pose};
 use crate::error::Fault;
@@ -79,10 +81,8 @@ impl<'a> Group<'a> {
             let copies = self.copies(&part.slices, |_, _| true)?;
             let (copies, slices): (Vec<usize>, Vec<usize>) =
                 part.slices.iter().partition(|index| copies.contains_key(index));
-            let numbered = self.numbered(&slices);
+            let fault = self.numbering_fault(&slices)?;
             let clones = |indices: Vec<usize>| indices.into_iter().map(|index| self.slices[index].clone()).collect();
-            let fault =
-                numbered.and_then(|numbered| repeated_numbers(&numbered).or_else(|| interleaved_runs(&numbered)));
             stacks.push(Stack {
                 slices: clones(slices),
                 copies: clones(copies),
@@ -94,6 +94,37 @@ impl<'a> Group<'a> {
         Ok(stacks)
     }
 
+    /// Returns the fault of slices, in order of their position, whose instance numbers are those of several acquisitions.
+    ///
+    /// # Errors
+    /// Returns the faults of reading pixels.
+    fn numbering_fault(&self, slices: &[usize]) -> Result<Option<Fault>, Fault> {
+        let Some(numbered) = self.numbered(slices) else { return Ok(None) };
+        if let Some(fault) = repeated_numbers(&numbered) {
+            return Ok(Some(fault));
+        }
+        let Some(passes) = interleaved_passes(&numbered) else { return Ok(None) };
+        let is_one = passes == 2
+            && !(0..ELEMENTS.len()).any(|key| self.differs_by_pass(slices, key))
+            && self.are_alike(slices)?;
+        Ok((!is_one).then(|| interleaved_fault(passes)))
+    }
+
+    /// Returns whether the pixels of slices, in order of their position, are those of one acquisition.
+    fn are_alike(&self, slices: &[usize]) -> Result<bool, Fault> {
+        are_neighbours_alike(slices.len(), |rank| self.comparison.hu_of(slices[rank]))
+    }
+
+    /// Returns whether the first, third, fifth … slice have other values of an element than the slices between them. One value per slice
+    /// shows nothing.
+    fn differs_by_pass(&self, slices: &[usize], key: usize) -> bool {
+        let values = |pass: usize| -> BTreeSet<u64> {
+            slices.iter().skip(pass).step_by(2).map(|&slice| self.slices[slice].keys.elements[key]).collect()
+        };
+        let (first, second) = (values(0), values(1));
+        first.is_disjoint(&second) && first.len() + second.len() < slices.len()
+    }
+
     /// Separates slices by the elements from `start` on, or by their numbers; `None` if nothing separates them into even stacks.
     fn solve(&mut self, slices: &[usize], start: usize) -> Result<Option<Vec<Part>>, Fault> {
         if self.is_even(slices)? {
@@ -102,7 +133,7 @@ impl<'a> Group<'a> {
         for (key, element) in ELEMENTS.iter().enumerate().skip(start) {
             let parts = self.parts_by(slices, key);
             let is_setting = element.meaning == Meaning::Setting && self.all_have(slices, key);
-            if !are_scans(&parts) || !(is_setting || self.overlap(&parts)) {
+            if element.meaning == Meaning::Exposure || !are_scans(&parts) || !(is_setting || self.overlap(&parts)) {
                 continue;
             }
             let mut solved = Vec::new();
@@ -131,8 +162,11 @@ impl<'a> Group<'a> {
                 continue;
             }
             let follows = element.meaning == Meaning::Setting && self.all_have(slices, key) && !self.overlap(&parts);
-            let alternates =
-                self.alternates(&unique, key, parts.len()) && !(element.meaning == Meaning::Acquisition && is_numbered);
+            let mut alternates = self.alternates(&unique, key, parts.len());
+            // Scanners that count each rotation alternate between two values, too: then the pixels decide.
+            if alternates && is_numbered && matches!(element.meaning, Meaning::Acquisition | Meaning::Exposure) {
+                alternates = parts.len() == 2 && !self.are_alike(&unique)?;
+            }
             let mut is_split = follows || alternates;
             for part in &parts {
                 is_split = is_split && self.is_even(part)?;
@@ -175,7 +209,7 @@ impl<'a> Group<'a> {
         let step = self.median_step(slices);
         for (key, element) in ELEMENTS.iter().enumerate() {
             let parts = self.parts_by(slices, key);
-            let mut is_split = are_scans(&parts) && self.overlap(&parts);
+            let mut is_split = element.meaning != Meaning::Exposure && are_scans(&parts) && self.overlap(&parts);
             for part in &parts {
                 is_split = is_split
                     && (self.median_step(part) / step - 1.0).abs() <= SAME_STEP

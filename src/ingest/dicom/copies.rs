@@ -42,6 +42,16 @@ impl<'a> Comparison<'a> {
         Ok(equal)
     }
 
+    /// Returns the HU of a slice with a valid header.
+    ///
+    /// # Errors
+    /// Returns the fault of its header, and of reading or decoding the pixels.
+    pub fn hu_of(&self, slice: usize) -> Result<Voxels, Fault> {
+        let slice = &self.slices[slice];
+        let image = slice.image.as_ref().map_err(Clone::clone)?;
+        self.hu(image, image.read(&slice.path)?)
+    }
+
     fn have_same_hu(&self, first: &Slice, image: &Image, second: &Slice, other: &Image) -> Result<bool, Fault> {
         let stored = [image.read(&first.path)?, other.read(&second.path)?];
         let is_same_encoding =

@@ -154,6 +154,11 @@ impl<'a> Dataset<'a> {
         self.element(tag).is_some_and(|element| element.is_undefined)
     }
 
+    /// Returns whether the element is present.
+    pub fn contains(&self, tag: Tag) -> bool {
+        self.element(tag).is_some()
+    }
+
     /// Returns a value as text without padding; `None` if the value is absent or empty. Bytes that are not UTF-8 are read as Latin-1.
     pub fn text(&self, tag: Tag) -> Option<Cow<'a, str>> {
         let bytes = self.bytes(tag)?;

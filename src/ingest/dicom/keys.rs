@@ -17,8 +17,11 @@ pub(super) enum Meaning {
     /// One value per scan. Different values separate scans whose slices alternate.
     Scan,
     /// May change from slice to slice of one scan. Different values separate slices that contradict each other, and alternating slices that
-    /// are not numbered as one scan.
+    /// are not numbered as one scan, or whose pixels are not those of one scan.
     Acquisition,
+    /// Changes from slice to slice with the exposure. Different values separate only alternating slices that are not numbered as one scan,
+    /// or whose pixels are not those of one scan.
+    Exposure,
 }
 
 /// An element that may separate the scans of a series.
@@ -42,7 +45,7 @@ impl SeparatingElement {
 }
 
 /// The elements, the most specific first.
-pub(super) const ELEMENTS: [SeparatingElement; 16] = [
+pub(super) const ELEMENTS: [SeparatingElement; 22] = [
     SeparatingElement::number(tags::TEMPORAL_POSITION_IDENTIFIER, "TemporalPositionIdentifier", Meaning::Setting),
     SeparatingElement::text(tags::CONVOLUTION_KERNEL, "ConvolutionKernel", Meaning::Setting),
     SeparatingElement::number(tags::KVP, "KVP", Meaning::Setting),
@@ -59,6 +62,12 @@ pub(super) const ELEMENTS: [SeparatingElement; 16] = [
     SeparatingElement::number(tags::ACQUISITION_DATE, "AcquisitionDate", Meaning::Acquisition),
     SeparatingElement::number(tags::SERIES_TIME, "SeriesTime", Meaning::Acquisition),
     SeparatingElement::text(tags::IMAGE_TYPE, "ImageType", Meaning::Acquisition),
+    SeparatingElement::number(tags::CONTENT_TIME, "ContentTime", Meaning::Exposure),
+    SeparatingElement::number(tags::CONTENT_DATE, "ContentDate", Meaning::Exposure),
+    SeparatingElement::number(tags::EXPOSURE, "Exposure", Meaning::Exposure),
+    SeparatingElement::number(tags::X_RAY_TUBE_CURRENT, "XRayTubeCurrent", Meaning::Exposure),
+    SeparatingElement::number(tags::EXPOSURE_TIME, "ExposureTime", Meaning::Exposure),
+    SeparatingElement::number(tags::RECONSTRUCTION_DIAMETER, "ReconstructionDiameter", Meaning::Exposure),
 ];
 
 /// Identity of a slice: elements that are equal in all slices of a scan.

@@ -59,6 +59,7 @@ pub mod jpeg;
 mod keys;
 mod numbering;
 mod object;
+mod passes;
 mod pixels;
 mod rle;
 mod samples;

@@ -109,9 +109,9 @@ pub(super) fn repeated_numbers(slices: &[NumberedSlice]) -> Option<Fault> {
     })
 }
 
-/// Returns the fault of slices, in order of their position, of which every second one (or third, or fourth) continues a numbering of its own:
-/// one scan that is numbered in several passes, or several acquisitions a part of a step apart. Otherwise returns `None`.
-pub(super) fn interleaved_runs(slices: &[NumberedSlice]) -> Option<Fault> {
+/// Returns the number of passes in which slices, in order of their position, are numbered: every second one (or third, or fourth)
+/// continues a numbering of its own. They are one scan that is numbered in several passes, or several acquisitions a part of a step apart.
+pub(super) fn interleaved_passes(slices: &[NumberedSlice]) -> Option<usize> {
     let distance = |at: usize, other: usize| slices[at].number.abs_diff(slices[other].number);
     let is_interleaved = |passes: &usize| {
         let ranks = 0..slices.len().saturating_sub(*passes);
@@ -120,11 +120,15 @@ pub(super) fn interleaved_runs(slices: &[NumberedSlice]) -> Option<Fault> {
             |first: usize| is_monotone(&slices.iter().skip(first).step_by(*passes).copied().collect::<Vec<_>>());
         slices.len() >= passes * FEWEST_SLICES && 2 * close > ranks.len() && (0..*passes).all(is_pass)
     };
-    let passes = (2..=MAX_ALTERNATING).find(is_interleaved)?;
+    (2..=MAX_ALTERNATING).find(is_interleaved)
+}
+
+/// Returns the fault of slices that are numbered in several passes.
+pub(super) fn interleaved_fault(passes: usize) -> Fault {
     let message = format!(
-        "the instance numbers run {passes} times through the slices: expected one acquisition per series, got one that is numbered in {passes} passes, or several without an element that separates them"
+        "the instance numbers run {passes} times through the slices, and elements or pixels do not show one acquisition: if they are one scan, remove InstanceNumber (0020,0013) from the files or number the slices in order of their position; if they are {passes} acquisitions, put each into a folder of its own, or read them by {passes} sources with `exclude`"
     );
-    Some(Fault::read(FaultKind::Geometry, message))
+    Fault::read(FaultKind::Geometry, message)
 }
 
 #[cfg(test)]
@@ -162,17 +166,17 @@ mod tests {
     }
 
     #[test]
-    fn numbers_of_every_second_slice_are_ambiguous() {
+    fn passes_of_instance_numbers_are_counted() {
         let with_numbers = |numbers: &[i64]| {
             let slices = numbers.iter().enumerate();
             let slices: Vec<_> =
                 slices.map(|(slice, &number)| NumberedSlice { slice, number, along_mm: slice as f64 }).collect();
-            interleaved_runs(&slices).is_some()
+            interleaved_passes(&slices)
         };
-        assert!(with_numbers(&[1, 7, 2, 8, 3, 9, 4, 10]));
-        assert!(with_numbers(&[1, 7, 13, 2, 8, 14, 3, 9, 15, 4, 10, 16]));
-        assert!(!with_numbers(&[1, 2, 3, 4, 9, 10, 11, 12, 5, 6, 7, 8]));
-        assert!(!with_numbers(&[8, 7, 6, 5, 4, 3, 2, 1]));
-        assert!(!with_numbers(&[2, 1, 4, 3, 6, 5, 8, 7]));
+        assert_eq!(with_numbers(&[1, 7, 2, 8, 3, 9, 4, 10]), Some(2));
+        assert_eq!(with_numbers(&[1, 7, 13, 2, 8, 14, 3, 9, 15, 4, 10, 16]), Some(3));
+        assert_eq!(with_numbers(&[1, 2, 3, 4, 9, 10, 11, 12, 5, 6, 7, 8]), None);
+        assert_eq!(with_numbers(&[8, 7, 6, 5, 4, 3, 2, 1]), None);
+        assert_eq!(with_numbers(&[2, 1, 4, 3, 6, 5, 8, 7]), None);
     }
 }

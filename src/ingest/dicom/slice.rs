@@ -116,13 +116,19 @@ impl Slice {
         };
         let fault = elements.fault.take();
         // The class in the data set is more reliable than its copy in the meta information, which is read from a truncated file.
-        let class =
+        let classes =
             [tags::SOP_CLASS_UID, tags::MEDIA_STORAGE_SOP_CLASS_UID].map(|tag| ObjectClass::of(elements.text(tag)));
-        let class = class.into_iter().find(|class| *class != ObjectClass::Unknown).unwrap_or(ObjectClass::Unknown);
-        if let ObjectClass::Other(name) = class {
-            return FileContent::Other(name);
-        }
+        let class = classes.into_iter().find(|class| *class != ObjectClass::Unknown).unwrap_or(ObjectClass::Unknown);
         let is_image = elements.pixels.is_some() || elements.bytes(tags::ROWS).is_some_and(|rows| !rows.is_empty());
+        let mut fault = fault;
+        if let ObjectClass::Other(name) = class {
+            let is_placed = is_image && elements.bytes(tags::IMAGE_POSITION_PATIENT).is_some();
+            if classes[1] != ObjectClass::Ct || !(is_placed || fault.is_some()) {
+                return FileContent::Other(name);
+            }
+            // A damaged identifier may be that of another class.
+            fault.get_or_insert_with(|| contradicting_classes(name));
+        }
         if class == ObjectClass::Unknown && !is_image {
             // A file that starts by chance like a DICOM file without preamble.
             if !elements.may_be_dicom && is_other_file_by_name(path) {
@@ -163,6 +169,16 @@ fn not_understood() -> Fault {
     Fault::read(
         FaultKind::Corrupt,
         "expected DICOM files in a DICOM folder, got a file that cannot be understood: restore or remove it, or name it in `exclude`",
+    )
+}
+
+/// Returns the fault of a file that is a CT image by one of its two SOP classes.
+fn contradicting_classes(name: &str) -> Fault {
+    Fault::read(
+        FaultKind::Corrupt,
+        format!(
+            "the file is a CT image by MediaStorageSOPClassUID, but another object by SOPClassUID ({name}): restore or remove it, or name it in `exclude`"
+        ),
     )
 }
 

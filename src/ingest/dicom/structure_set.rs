@@ -23,6 +23,19 @@ impl StructureSet {
     /// Reads the structures with their names, and their contours. A structure that cannot be used has a fault, which is reported if the
     /// structure is selected.
     pub fn read(dataset: &Dataset<'_>, scan: Option<FrameOfReference>) -> Result<(Vec<Structure>, Self), Fault> {
+        for (tag, name) in [
+            (tags::STRUCTURE_SET_ROI_SEQUENCE, "StructureSetROISequence"),
+            (tags::ROI_CONTOUR_SEQUENCE, "ROIContourSequence"),
+        ] {
+            if !dataset.contains(tag) {
+                return Err(Fault::read(
+                    FaultKind::Truncated,
+                    format!(
+                        "expected structures with contours, got an RT Structure Set without {name}: copy it again from its archive"
+                    ),
+                ));
+            }
+        }
         let mut structures = Vec::new();
         let mut contours: Vec<Contours> = Vec::new();
         for item in dataset.items(tags::STRUCTURE_SET_ROI_SEQUENCE)? {

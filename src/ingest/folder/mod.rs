@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 pub(super) use self::companions::{FolderCompanions, resolve};
 use self::remarks::Remarks;
 use self::walk::{MatchedPath, PathKind};
+use super::archive::{ArchiveRemarks, counts};
 use super::dicom::{self, Decoder, DicomFolder, FolderFilter, FrameOfReference, Series};
 use super::file::{check_regular, check_root, missing};
 use super::key::path_of;
@@ -184,6 +185,9 @@ impl FolderSource {
                 PatientRule::Dicom => dicom::patient_id(&series).ok().flatten(),
                 _ => None,
             };
+            if patient.is_none() && self.patient.of_path(&found.key).is_none() {
+                remarks.add_fault(&unknown_patient());
+            }
             let entry = entry(format!("{}#{}", found.key, series.id()), ScanFiles::of_series(&series), patient);
             remarks.add_scan(&found.key, entry.scan_id, &series);
             entry
@@ -268,7 +272,7 @@ impl FolderSource {
         if known {
             return Ok(());
         }
-        Err(Fault::read(FaultKind::Missing, "the rule for patients does not match the path or header of this scan"))
+        Err(unknown_patient())
     }
 }
 
@@ -320,16 +324,29 @@ impl ScanLocation {
 
 impl Source for FolderSource {
     fn list(&self) -> Result<Vec<ScanEntry>> {
+        let (entries, remarks) = self.list_archive()?;
+        let source = self.name.as_str();
+        remarks.sentences().iter().for_each(|sentence| tracing::warn!(source, "{sentence}"));
+        if let Some(example) = remarks.unreadable.keys().next() {
+            tracing::warn!(
+                source,
+                "{} DICOM scan(s) cannot be read, for example: {example}",
+                remarks.unreadable_scans()
+            );
+        }
+        Ok(entries)
+    }
+
+    fn list_archive(&self) -> Result<(Vec<ScanEntry>, ArchiveRemarks)> {
         let secret = PatientSecret::load(self.secret_file.as_deref())?;
         let found = walk::find(&self.root, &self.include, &self.exclude)
             .map_err(|error| Error::io("cannot list the folder of scans", &self.root, error))?;
         let mut remarks = Remarks::default();
         let mut entries: Vec<_> =
             found.into_iter().flat_map(|found| self.entries_of(found, &secret, &mut remarks)).collect();
-        remarks.log(&self.name);
         entries.sort_by(|a, b| a.key.cmp(&b.key));
         entries.dedup_by(|a, b| a.key == b.key);
-        Ok(entries)
+        Ok((entries, remarks.finish()))
     }
 
     fn explain_empty(&self) -> String {
@@ -390,6 +407,18 @@ impl Source for FolderSource {
         }
     }
 
+    fn check(&self, entry: &ScanEntry) -> Result<(), Fault> {
+        let path = self.root.join(path_of(&entry.key));
+        let is_series = !path.exists() && entry.key.contains('#');
+        if is_series || path.is_dir() {
+            // Listing has read the headers of DICOM folders.
+            return Ok(());
+        }
+        let location = self.locate(entry)?;
+        self.check_patient(entry, &location)?;
+        volume_file::check(location.path(), &self.limits)
+    }
+
     fn read(&self, entry: &ScanEntry) -> Result<Scan, Fault> {
         let location = self.locate(entry)?;
         self.check_patient(entry, &location)?;
@@ -412,12 +441,16 @@ impl Source for FolderSource {
     }
 }
 
+fn unknown_patient() -> Fault {
+    Fault::read(FaultKind::Missing, "the rule for patients does not match the path or header of this scan")
+}
+
 /// Returns the fault of a DICOM folder without a series.
 fn without_series(other_files: &BTreeMap<&'static str, usize>) -> Fault {
     if other_files.is_empty() {
         return Fault::read(FaultKind::Missing, "expected a DICOM series, got a folder without one");
     }
-    let message = format!("expected CT images in a DICOM folder, got {}", remarks::counts(other_files));
+    let message = format!("expected CT images in a DICOM folder, got {}", counts(other_files));
     Fault::read(FaultKind::Unsupported, message)
 }
 

@@ -1,22 +1,18 @@
-//! Remarks on the DICOM folders of a source: files that are not read, separated series, and scans in pieces.
+//! Collects the remarks on the DICOM folders of a source: files that are left out, separated series, and scans in pieces.
 
 use std::collections::BTreeMap;
 
 use crate::error::Fault;
 use crate::id::ScanId;
-use crate::ingest::dicom::{DicomFolder, Separation, Series, SeriesExtent, read_header};
+use crate::ingest::archive::{ArchiveRemarks, SeparatedSeries};
+use crate::ingest::dicom::{DicomFolder, Series, SeriesExtent, read_header};
 
-/// The remarks on all folders of a source.
+/// The remarks on the folders of a source that were listed so far.
 #[derive(Default)]
 pub(super) struct Remarks {
-    /// Number of files that are not read, by the name of their kind.
-    unread_files: BTreeMap<&'static str, usize>,
-    separations: Vec<Separation>,
-    /// Number of DICOM scans that cannot be read, and the message of one of them.
-    failing: usize,
-    example: Option<String>,
-    /// Number of scans in one folder that another scan of the patient continues.
-    adjoining: usize,
+    remarks: ArchiveRemarks,
+    /// Number of series and of their scans, by the elements that separate them.
+    separations: BTreeMap<Vec<&'static str>, (usize, usize)>,
     /// The scans of each series identifier: key of the folder, id and extent.
     scans: BTreeMap<[u8; 32], Vec<(String, ScanId, SeriesExtent)>>,
 }
@@ -24,10 +20,13 @@ pub(super) struct Remarks {
 impl Remarks {
     pub fn add_folder(&mut self, folder: &DicomFolder) {
         for (kind, count) in folder.unread_files() {
-            *self.unread_files.entry(kind).or_insert(0) += count;
+            *self.remarks.unread_files.entry(kind).or_insert(0) += count;
         }
-        self.separations.extend(folder.separations.iter().cloned());
-        self.adjoining += folder.adjoining.len();
+        for separation in &folder.separations {
+            let (series, scans) = self.separations.entry(separation.elements.clone()).or_default();
+            (*series, *scans) = (*series + 1, *scans + separation.scans);
+        }
+        self.remarks.continued += folder.adjoining.len();
     }
 
     pub fn add_scan(&mut self, folder: &str, scan: ScanId, series: &Series) {
@@ -41,45 +40,16 @@ impl Remarks {
 
     /// Adds a DICOM scan that cannot be read.
     pub fn add_fault(&mut self, fault: &Fault) {
-        self.failing += 1;
-        self.example.get_or_insert_with(|| fault.message.clone());
+        *self.remarks.unreadable.entry(fault.message.clone()).or_insert(0) += 1;
     }
 
-    /// Logs the remarks, one line for each kind. Scans are named by their ids: a path may name a person.
-    pub fn log(&self, source: &str) {
-        let files: usize = self.unread_files.values().sum();
-        if files > 0 {
-            tracing::warn!(
-                source,
-                "{} in DICOM folders not read as slices of a scan: {}; `freetumor inspect FOLDER` lists those of one folder",
-                counted(files, "file"),
-                counts(&self.unread_files)
-            );
-        }
-        if let Some(example) = &self.example {
-            tracing::warn!(source, "{} cannot be read, for example: {example}", counted(self.failing, "DICOM scan"));
-        }
-        let mut by_elements: BTreeMap<String, (usize, usize)> = BTreeMap::new();
-        for separation in &self.separations {
-            let (series, scans) = by_elements.entry(separation.elements.join(" and ")).or_default();
-            (*series, *scans) = (*series + 1, *scans + separation.scans);
-        }
-        for (elements, (series, scans)) in by_elements {
-            tracing::warn!(source, "{series} series separated into {scans} scans by {elements}");
-        }
-        if self.adjoining > 0 {
-            tracing::warn!(
-                source,
-                "{} continued exactly by another scan of the same patient and folder: check with `freetumor inspect FOLDER` that they are not pieces of one scan",
-                counted(self.adjoining, "scan")
-            );
-        }
-        for [first, second] in self.pieces() {
-            tracing::warn!(
-                source,
-                "the scans {first} and {second} are pieces of one series in two folders, and one continues the other: expected the slices of a scan in one folder"
-            );
-        }
+    /// Returns the remarks.
+    pub fn finish(self) -> ArchiveRemarks {
+        let pieces = self.pieces();
+        let separations = self.separations.into_iter();
+        let separations =
+            separations.map(|(elements, (series, scans))| SeparatedSeries { elements, series, scans }).collect();
+        ArchiveRemarks { pieces, separations, ..self.remarks }
     }
 
     /// Returns the scans of different folders that are pieces of one series.
@@ -93,14 +63,4 @@ impl Remarks {
         }
         found
     }
-}
-
-/// Returns a number with its noun.
-fn counted(number: usize, noun: &str) -> String {
-    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
-}
-
-/// Returns the numbers of files, with the names of their kinds.
-pub(super) fn counts(files: &BTreeMap<&'static str, usize>) -> String {
-    files.iter().map(|(kind, count)| format!("{count} × {kind}")).collect::<Vec<_>>().join(", ")
 }

@@ -141,6 +141,10 @@ impl Source for ListSource {
         volume_file::read_header(self.root.join(&self.list_entry(entry)?.image))
     }
 
+    fn check(&self, entry: &ScanEntry) -> Result<(), Fault> {
+        volume_file::check(&self.root.join(&self.list_entry(entry)?.image), &self.limits)
+    }
+
     fn read(&self, entry: &ScanEntry) -> Result<Scan, Fault> {
         let listed = self.list_entry(entry)?;
         let path = self.root.join(&listed.image);

@@ -10,12 +10,12 @@
 
 mod header;
 
-use std::io::{BufRead, Seek};
+use std::io::{BufRead, Read, Seek};
 use std::path::Path;
 
 use self::header::MetaHeader;
 use super::ScanHeader;
-use super::raster::{self, DataFile, Header, HeaderText, Limits, Stream, skip_bytes};
+use super::raster::{self, DataFile, Header, HeaderText, Limits, Stream, VoxelFile, skip_bytes};
 use crate::error::{Fault, FaultKind};
 use crate::volume::{Labels, Volume};
 
@@ -66,24 +66,17 @@ fn open<T>(
 ) -> Result<T, Fault> {
     let mut text = HeaderText::new(reader);
     let header = MetaHeader::read(&mut text)?;
-    let position = text.position();
-    match &header.data_file {
-        None => open_voxels(text.into_reader(), file_bytes.saturating_sub(position), &header, position, read),
-        Some(data_file) => {
-            let (reader, bytes) = data_file.open(path)?;
-            open_voxels(reader, bytes, &header, position, read)
-        }
-    }
+    let file = text.into_voxel_file(file_bytes, header.data_file.as_ref(), path)?;
+    open_voxels(file, &header, read)
 }
 
-/// Skips to the first voxel of the `bytes` bytes of `reader`.
+/// Skips to the first voxel of a file.
 fn open_voxels<T>(
-    mut reader: impl BufRead + Seek,
-    bytes: u64,
+    file: VoxelFile<'_>,
     meta: &MetaHeader,
-    header_bytes: u64,
     read: impl FnOnce(&mut Stream<&mut dyn BufRead>, &Header, &MetaHeader) -> Result<T, Fault>,
 ) -> Result<T, Fault> {
+    let VoxelFile { mut reader, bytes, header_bytes } = file;
     let header = meta.to_raster_header(header_bytes as usize);
     let skip = meta.header_size.unwrap_or_else(|| bytes.saturating_sub(header.stored_bytes()));
     let Some(mut left) = bytes.checked_sub(skip) else {

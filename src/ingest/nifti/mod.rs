@@ -126,6 +126,13 @@ pub fn read_label_names_from(reader: impl BufRead, file_bytes: u64) -> Result<BT
     read_start(&mut Stream::new(reader, file_bytes)?).map(|(_, names)| names)
 }
 
+/// Returns the decompressed bytes up to the end of the voxels, if the file is gzip.
+pub(super) fn gzip_content_bytes(reader: impl BufRead, file_bytes: u64) -> Result<Option<u64>, Fault> {
+    let mut stream = Stream::new(reader, file_bytes)?;
+    let (header, _) = read_start(&mut stream)?;
+    Ok(stream.is_compressed().then(|| header.voxel_offset.saturating_add(header.stored_bytes())))
+}
+
 fn open(path: &Path) -> Result<(BufReader<File>, u64), Fault> {
     let (file, bytes) = open_regular(path)?;
     Ok((BufReader::with_capacity(FILE_BLOCK_BYTES, file), bytes))

@@ -16,7 +16,7 @@ use std::path::Path;
 
 use self::header::{NrrdHeader, Skip};
 use super::ScanHeader;
-use super::raster::{self, DataFile, Header, HeaderText, Limits, Stream, skip_bytes};
+use super::raster::{self, DataFile, Header, HeaderText, Limits, Stream, VoxelFile, skip_bytes};
 use crate::error::{Fault, FaultKind};
 use crate::volume::{Labels, Volume};
 
@@ -69,6 +69,17 @@ pub(super) fn data_file(reader: impl BufRead) -> Result<Option<DataFile>, Fault>
     Ok(NrrdHeader::read(&mut HeaderText::new(reader))?.data_file)
 }
 
+/// Returns the decompressed bytes up to the end of the voxels, if they are compressed.
+pub(super) fn gzip_content_bytes(
+    reader: impl BufRead + Seek,
+    file_bytes: u64,
+    path: &Path,
+) -> Result<Option<u64>, Fault> {
+    open(reader, file_bytes, path, |stream, header| {
+        Ok(stream.is_compressed().then(|| header.voxel_offset.saturating_add(header.stored_bytes())))
+    })
+}
+
 /// Parses the header and calls `read` with the stream at the first voxel.
 fn open<T>(
     reader: impl BufRead + Seek,
@@ -78,24 +89,17 @@ fn open<T>(
 ) -> Result<T, Fault> {
     let mut text = HeaderText::new(reader);
     let header = NrrdHeader::read(&mut text)?;
-    let position = text.position();
-    match &header.data_file {
-        None => open_voxels(text.into_reader(), file_bytes.saturating_sub(position), &header, position, read),
-        Some(data_file) => {
-            let (reader, bytes) = data_file.open(path)?;
-            open_voxels(reader, bytes, &header, position, read)
-        }
-    }
+    let file = text.into_voxel_file(file_bytes, header.data_file.as_ref(), path)?;
+    open_voxels(file, &header, read)
 }
 
-/// Skips to the first voxel of the `bytes` bytes of `reader`.
+/// Skips to the first voxel of a file.
 fn open_voxels<T>(
-    reader: impl BufRead + Seek,
-    bytes: u64,
+    file: VoxelFile<'_>,
     header: &NrrdHeader,
-    header_bytes: u64,
     read: impl FnOnce(&mut Stream<&mut dyn BufRead>, &Header) -> Result<T, Fault>,
 ) -> Result<T, Fault> {
+    let VoxelFile { reader, bytes, header_bytes } = file;
     let mut lines = HeaderText::new(reader);
     for _ in 0..header.line_skip {
         if lines.line()?.is_none() {

@@ -17,7 +17,7 @@ pub use self::header::{ByteOrder, Datatype, Header, Rescale};
 use self::decode::{HuVoxels, LabelVoxels};
 pub(super) use self::geometry::{affine_of_lps, checked_affine, shape_of};
 pub(super) use self::stream::Stream;
-pub(super) use self::text::{DataFile, HeaderText, decimals, integers, skip_bytes};
+pub(super) use self::text::{DataFile, HeaderText, VoxelFile, decimals, integers, skip_bytes};
 use super::ScanHeader;
 use crate::error::{Fault, FaultKind};
 use crate::volume::{Labels, Volume};

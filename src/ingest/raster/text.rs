@@ -67,6 +67,43 @@ impl<R: BufRead> HeaderText<R> {
     }
 }
 
+impl<'a, R: BufRead + Seek + 'a> HeaderText<R> {
+    /// Returns the file with the voxels of the header: the data file that the header at `path` names, or else the rest of the `file_bytes`
+    /// bytes of this file.
+    ///
+    /// # Errors
+    /// The errors of [`DataFile::open`].
+    pub fn into_voxel_file(
+        self,
+        file_bytes: u64,
+        data_file: Option<&DataFile>,
+        path: &Path,
+    ) -> Result<VoxelFile<'a>, Fault> {
+        let header_bytes = self.position;
+        let Some(data_file) = data_file else {
+            let bytes = file_bytes.saturating_sub(header_bytes);
+            return Ok(VoxelFile { reader: Box::new(self.reader), bytes, header_bytes });
+        };
+        let (reader, bytes) = data_file.open(path)?;
+        Ok(VoxelFile { reader: Box::new(reader), bytes, header_bytes })
+    }
+}
+
+/// A reader that can skip bytes.
+pub(in crate::ingest) trait SeekableReader: BufRead + Seek {}
+
+impl<R: BufRead + Seek> SeekableReader for R {}
+
+/// The voxels of a text header, after the header or in a data file.
+pub(in crate::ingest) struct VoxelFile<'a> {
+    /// The reader, whose next byte is the first after the header, or of the data file.
+    pub reader: Box<dyn SeekableReader + 'a>,
+    /// Number of bytes from there to the end.
+    pub bytes: u64,
+    /// Number of bytes of the header.
+    pub header_bytes: u64,
+}
+
 /// A data file that a header names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::ingest) struct DataFile(String);
