@@ -7,6 +7,7 @@
 //! [`Synthesize`] for the interface of a stage.
 
 pub mod blend;
+mod boundary;
 pub mod classes;
 mod config;
 mod contrast;
@@ -29,6 +30,7 @@ pub mod organ;
 pub mod prior;
 mod profile;
 mod reference;
+mod reference_sites;
 mod rules;
 pub mod shape;
 mod site;
@@ -41,6 +43,7 @@ mod tumor_numbers;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use boundary::boundary_distance_mm;
 pub use config::{Differences, RulesConfig, Sites, Sizes, Textures};
 pub use difference::TEXTURE_MEAN;
 pub(crate) use domain::exterior_fraction;
@@ -48,7 +51,6 @@ pub use fine_grid::FineGrid;
 pub use generator::{Activation, Generator, GeneratorConfig};
 pub use inner_structure::SampledStructure;
 pub use rules::Rules;
-pub(crate) use site::boundary_distance_mm;
 pub use steering::Steering;
 pub use tumor_numbers::{RealNumbers, TumorNumbers, TumorsPerScan};
 

@@ -167,6 +167,19 @@ pub(crate) mod testing {
         let scan = Scan { entry, digest: ScanDigest::from_bytes([0; 32]), volume: Volume { grid, voxels }, companions };
         MaskedScan { scan: Arc::new(scan), mask: OrganMask { labels, organs: Arc::new([liver()]), coverage: 1.0 } }
     }
+
+    /// Returns a ball of liver with a tumor inside, a separate island and air around.
+    pub(crate) fn ball_with_tumor(spacing_mm: [f64; 3], shape: [usize; 3]) -> MaskedScan {
+        let distance = |voxel: [usize; 3], centre: [f64; 3]| {
+            (0..3).map(|k| (voxel[k] as f64 * spacing_mm[k] - centre[k]).powi(2)).sum::<f64>().sqrt()
+        };
+        let label = |voxel: [usize; 3]| match () {
+            () if distance(voxel, [20.0, 24.0, 22.0]) < 4.0 => 2,
+            () if distance(voxel, [25.0, 25.0, 25.0]) < 18.0 || distance(voxel, [47.0, 47.0, 25.0]) < 4.0 => 1,
+            () => 0,
+        };
+        masked(spacing_mm, Array3::from_fn(shape, label), |_| 100.0)
+    }
 }
 
 #[cfg(test)]

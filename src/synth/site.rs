@@ -229,147 +229,16 @@ fn vessel_cells(
     Array3::from_vec(healthy.shape(), vessels.collect())
 }
 
-/// The sites of the reference: the voxels that remain after an erosion by 5×5 in the axial plane (at 1.5 mm, so 3 mm to each
-/// side), within the middle 30–70% of the organ's height.
-#[derive(Clone, Debug)]
-pub(crate) struct ReferenceSites {
-    voxels: Vec<[u16; 3]>,
-}
-
-impl ReferenceSites {
-    /// Creates the sites in the bounding box `region` of the healthy organ: erodes the organ in the axial plane and keeps the middle 30–70% of
-    /// its height.
-    pub fn new(masked: &MaskedScan, organ: &Organ, region: Region) -> Self {
-        let grid = &masked.scan.volume.grid;
-        let labels = &masked.mask.labels;
-        let spacing_mm = grid.spacing_mm();
-        let up = superior_axis(masked);
-        let reach = [0, 1, 2].map(|k| if k == up { 0 } else { (3.0 / spacing_mm[k]).round() as usize });
-        // Height increases towards the head, for both directions of the axis.
-        let height = region.shape[up] as f64;
-        let (low, high) = ((0.3 * height) as usize, (0.7 * height).ceil() as usize);
-        let slices = if grid.affine.0[2][up] >= 0.0 {
-            low..high
-        } else {
-            region.shape[up] - high.min(region.shape[up])..region.shape[up] - low
-        };
-        let mut healthy = labels.cut(region).map(|&label| u8::from(label == organ.label));
-        for axis in (0..3).filter(|&axis| axis != up) {
-            healthy = eroded(&healthy, axis, reach[axis]);
-        }
-        let [nx, ny, nz] = region.shape;
-        let mut voxels = Vec::new();
-        for z in 0..nz {
-            for y in 0..ny {
-                for x in (0..nx).filter(|&x| healthy.row(y, z)[x] != 0 && slices.contains(&[x, y, z][up])) {
-                    voxels.push([0, 1, 2].map(|k| ([x, y, z][k] + region.start[k]) as u16));
-                }
-            }
-        }
-        Self { voxels }
-    }
-
-    /// Returns the middle one of the voxels, or `None` if there are no voxels.
-    pub fn middle(&self) -> Option<[usize; 3]> {
-        self.voxels.get(self.voxels.len() / 2).map(|voxel| voxel.map(usize::from))
-    }
-
-    /// Samples one of the voxels; `None` if no voxel remained after the erosion.
-    pub fn sample(&self, random: &mut RandomStream) -> Option<[usize; 3]> {
-        (!self.voxels.is_empty()).then(|| self.voxels[random.index(self.voxels.len())].map(usize::from))
-    }
-}
-
-/// Returns the voxel axis closest to the direction along the body.
-fn superior_axis(masked: &MaskedScan) -> usize {
-    let row = masked.scan.volume.grid.affine.0[2];
-    let spacing_mm = masked.scan.volume.grid.spacing_mm();
-    let share = |axis: usize| (row[axis] / spacing_mm[axis]).abs();
-    (0..3).rev().max_by(|&a, &b| share(a).total_cmp(&share(b))).unwrap_or(2)
-}
-
-/// Keeps the voxels with `reach` set voxels on both sides along an axis; voxels outside the box count as clear.
-fn eroded(mask: &Array3<u8>, axis: usize, reach: usize) -> Array3<u8> {
-    let shape = mask.shape();
-    let mut runs = Array3::filled(shape, 0u16);
-    let mut kept = Array3::filled(shape, 0u8);
-    let step = [1, shape[0], shape[0] * shape[1]][axis];
-    for index in 0..mask.as_slice().len() {
-        let position = index / step % shape[axis];
-        let before = if position > 0 { runs.as_slice()[index - step] } else { 0 };
-        let run = if mask.as_slice()[index] != 0 { before.saturating_add(1) } else { 0 };
-        runs.as_mut_slice()[index] = run;
-        if usize::from(run) > 2 * reach {
-            kept.as_mut_slice()[index - reach * step] = 1;
-        }
-    }
-    kept
-}
-
-/// Returns the distance from a voxel's centre to the centre of the nearest voxel that is not healthy organ or is outside the scan.
-pub(crate) fn boundary_distance_mm(masked: &MaskedScan, organ: &Organ, voxel: [usize; 3]) -> f64 {
-    let labels = &masked.mask.labels;
-    let spacing_mm = masked.scan.volume.grid.spacing_mm();
-    let shape = labels.shape();
-    // The first voxel beyond the border of the scan limits the search.
-    let mut nearest =
-        (0..3).map(|k| (voxel[k] + 1).min(shape[k] - voxel[k]) as f64 * spacing_mm[k]).fold(f64::INFINITY, f64::min);
-    let rows = |axis: usize, reach: usize| {
-        let centre = voxel[axis] as i64;
-        let length = shape[axis] as i64;
-        // From the centre outwards, so that the search range shrinks early.
-        (0..=2 * reach as i64)
-            .map(move |k| centre + if k % 2 == 0 { k / 2 } else { -(k + 1) / 2 })
-            .filter(move |index| (0..length).contains(index))
-    };
-    for z in rows(2, (nearest / spacing_mm[2]) as usize) {
-        let dz = (z - voxel[2] as i64) as f64 * spacing_mm[2];
-        if dz.abs() >= nearest {
-            continue;
-        }
-        for y in rows(1, (nearest / spacing_mm[1]) as usize) {
-            let dy = (y - voxel[1] as i64) as f64 * spacing_mm[1];
-            let across = dy * dy + dz * dz;
-            if across >= nearest * nearest {
-                continue;
-            }
-            let reach = (libm::sqrt(nearest * nearest - across) / spacing_mm[0]) as usize;
-            let row = labels.row(y as usize, z as usize);
-            let outside = |label: &u8| *label != organ.label;
-            let after = row[voxel[0]..(voxel[0] + reach + 1).min(shape[0])].iter().position(outside);
-            let before = row[voxel[0].saturating_sub(reach)..=voxel[0]].iter().rev().position(outside);
-            if let Some(steps) = after.into_iter().chain(before).min() {
-                let dx = steps as f64 * spacing_mm[0];
-                nearest = nearest.min(libm::sqrt(across + dx * dx));
-            }
-        }
-    }
-    nearest
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::random::Key;
-    use crate::synth::organ::OrganSummary;
-    use crate::synth::organ::testing::{liver, masked};
-
-    /// Returns a ball of liver with a tumor inside, a separate island and air around.
-    fn scan(spacing_mm: [f64; 3], shape: [usize; 3]) -> MaskedScan {
-        let distance = |voxel: [usize; 3], centre: [f64; 3]| {
-            (0..3).map(|k| (voxel[k] as f64 * spacing_mm[k] - centre[k]).powi(2)).sum::<f64>().sqrt()
-        };
-        let label = |voxel: [usize; 3]| match () {
-            () if distance(voxel, [20.0, 24.0, 22.0]) < 4.0 => 2,
-            () if distance(voxel, [25.0, 25.0, 25.0]) < 18.0 || distance(voxel, [47.0, 47.0, 25.0]) < 4.0 => 1,
-            () => 0,
-        };
-        masked(spacing_mm, Array3::from_fn(shape, label), |_| 100.0)
-    }
+    use crate::synth::boundary::boundary_distance_mm;
+    use crate::synth::organ::testing::{ball_with_tumor, liver};
 
     #[test]
     fn sampled_sites_meet_depth_and_distance_constraints() {
-        let scan = scan([0.8, 0.8, 1.0], [64, 64, 52]);
+        let scan = ball_with_tumor([0.8, 0.8, 1.0], [64, 64, 52]);
         let summary = OrganSummary::of(&scan, &liver()).unwrap();
         let plan = SitePlan::new(&scan, &liver(), &summary);
         let mut random = Key::root(1).stream("site");
@@ -391,60 +260,5 @@ mod tests {
         assert_eq!(plan.sample(&mut random, &scan.mask.labels, &liver(), too_deep), None);
         let too_far = SiteConstraints { depth_mm: [0.0, f64::INFINITY], tumor_mm: 79.0, vessel_mm: 0.0 };
         assert_eq!(plan.sample(&mut random, &scan.mask.labels, &liver(), too_far), None);
-    }
-
-    #[test]
-    fn boundary_distance_equals_search_over_all_voxels() {
-        let spacing_mm = [1.5, 1.2, 3.0];
-        let scan = scan(spacing_mm, [34, 42, 13]);
-        let shape = scan.mask.labels.shape();
-        let mut compared = 0;
-        for index in (0..scan.mask.labels.as_slice().len()).step_by(37) {
-            let voxel = [index % shape[0], index / shape[0] % shape[1], index / shape[0] / shape[1]];
-            if scan.mask.labels[voxel] != 1 {
-                continue;
-            }
-            // Voxels beyond the scan count as outside; one layer is enough.
-            let mut nearest = f64::INFINITY;
-            for z in -1..=shape[2] as i64 {
-                for y in -1..=shape[1] as i64 {
-                    for x in -1..=shape[0] as i64 {
-                        let at = [x, y, z];
-                        let inside = (0..3).all(|k| at[k] >= 0 && at[k] < shape[k] as i64);
-                        if inside && scan.mask.labels[at.map(|i| i as usize)] == 1 {
-                            continue;
-                        }
-                        let square: f64 =
-                            (0..3).map(|k| ((at[k] - voxel[k] as i64) as f64 * spacing_mm[k]).powi(2)).sum();
-                        nearest = nearest.min(square.sqrt());
-                    }
-                }
-            }
-            let fast = boundary_distance_mm(&scan, &liver(), voxel);
-            assert!((fast - nearest).abs() < 1e-9, "{voxel:?} {fast} {nearest}");
-            compared += 1;
-        }
-        assert!(compared > 50);
-    }
-
-    #[test]
-    fn reference_sites_equal_eroded_organ() {
-        let scan = scan([1.5, 1.5, 2.0], [34, 34, 26]);
-        let summary = OrganSummary::of(&scan, &liver()).unwrap();
-        let sites = ReferenceSites::new(&scan, &liver(), summary.region);
-        let labels = &scan.mask.labels;
-        let (from, height) = (summary.region.start[2], summary.region.shape[2] as f64);
-        let mut expected = Vec::new();
-        for z in from + (0.3 * height) as usize..from + (0.7 * height).ceil() as usize {
-            for y in 2..32 {
-                for x in 2..32 {
-                    if (0..25).all(|k| labels[[x + k % 5 - 2, y + k / 5 - 2, z]] == 1) {
-                        expected.push([x as u16, y as u16, z as u16]);
-                    }
-                }
-            }
-        }
-        assert!(expected.len() > 100);
-        assert_eq!(sites.voxels, expected);
     }
 }

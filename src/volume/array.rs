@@ -103,6 +103,22 @@ impl<T> Array3<T> {
         extent(self, (0..nz).flat_map(|z| (0..ny).map(move |y| (y, z, 0..nx))), predicate)
     }
 
+    /// Applies `f` to every value of `region`.
+    ///
+    /// # Panics
+    /// If the region is not inside the array.
+    pub(crate) fn cut_map<U>(&self, region: Region, f: impl Fn(&T) -> U) -> Array3<U> {
+        let [x0, y0, z0] = region.start;
+        let [nx, ny, nz] = region.shape;
+        let mut values = Vec::with_capacity(nx * ny * nz);
+        for z in z0..z0 + nz {
+            for y in y0..y0 + ny {
+                values.extend(self.row(y, z)[x0..x0 + nx].iter().map(&f));
+            }
+        }
+        Array3 { shape: region.shape, values }
+    }
+
     /// Returns the whole array as a region.
     pub fn region(&self) -> Region {
         Region { start: [0; 3], shape: self.shape }
@@ -209,6 +225,7 @@ mod tests {
         let region = Region { start: [1, 2, 0], shape: [3, 2, 2] };
         let cut = array.cut(region);
         assert_eq!(cut[[2, 1, 1]], array[[3, 3, 1]]);
+        assert_eq!(array.cut_map(region, |value| 2 * value), cut.map(|value| 2 * value));
         let mut other = Array3::filled([5, 4, 3], 0);
         other.paste(region.start, &cut);
         assert_eq!(other.cut(region), cut);

@@ -81,7 +81,7 @@ impl Voxels {
     /// Copies the HU of `region` as floats.
     pub fn hu_of(&self, region: Region) -> Array3<f32> {
         match self {
-            Self::I16(array) => array.cut(region).map(|&hu| f32::from(hu)),
+            Self::I16(array) => array.cut_map(region, |&hu| f32::from(hu)),
             Self::F32(array) => array.cut(region),
         }
     }

@@ -7,6 +7,7 @@ use freetumor::random::Key;
 use freetumor::synth::FineGrid;
 use freetumor::synth::measure::{ShapeMeasures, measure};
 use freetumor::synth::prior::OrganPrior;
+use freetumor::volume::Array3;
 use rayon::prelude::*;
 use serde_json::Value;
 
@@ -21,7 +22,8 @@ pub struct Comparison {
 /// Compares `count` shapes of an organ in all measures. Also returns the spacing at which they were sampled.
 pub fn compare(reference: &Value, prior: &OrganPrior, count: u64) -> (Vec<Comparison>, [f64; 3]) {
     let (spacing_mm, part) = reference_of(prior.organ);
-    let all = sampled(prior, spacing_mm, count);
+    let masks = masks(prior, spacing_mm, count);
+    let all: Vec<ShapeMeasures> = masks.par_iter().filter_map(|mask| measure(mask, spacing_mm)).collect();
     let organ = &reference[prior.organ];
     let shapes = part.map_or(organ, |part| &organ[part]);
     type Measure = fn(&ShapeMeasures) -> f64;
@@ -46,7 +48,7 @@ pub fn compare(reference: &Value, prior: &OrganPrior, count: u64) -> (Vec<Compar
 }
 
 /// Returns the spacing of the real segmentations, and the part of the file to compare with: fine slices if there are enough.
-fn reference_of(organ: &str) -> ([f64; 3], Option<&'static str>) {
+pub fn reference_of(organ: &str) -> ([f64; 3], Option<&'static str>) {
     match organ {
         "pancreas" => ([0.8, 0.8, 2.5], None),
         "kidney" => ([0.79, 0.79, 1.0], Some("shape_fine_slices")),
@@ -55,20 +57,22 @@ fn reference_of(organ: &str) -> ([f64; 3], Option<&'static str>) {
     }
 }
 
-fn sampled(prior: &OrganPrior, spacing_mm: [f64; 3], count: u64) -> Vec<ShapeMeasures> {
-    let shapes = (0..count).into_par_iter().filter_map(|number| {
+/// Samples shapes of an organ and returns their masks on a grid of this spacing.
+pub fn masks(prior: &OrganPrior, spacing_mm: [f64; 3], count: u64) -> Vec<Array3<u8>> {
+    let masks = (0..count).into_par_iter().map(|number| {
         let key = Key::root(1).with("organ", prior.organ).number("shape", number);
         let mut random = key.stream("size");
         let diameter_mm = prior.diameter_mm.sample(&mut random);
         let grid = FineGrid::new(spacing_mm, diameter_mm);
         let centre = grid.position([0.3, 0.1, 0.6]);
         let shape = prior.shape(&mut random, diameter_mm).rasterize(&mut key.stream("shape"), centre, grid.spacing_mm);
-        measure(&shape.labeled(grid), spacing_mm)
+        shape.labeled(grid)
     });
-    shapes.collect()
+    masks.collect()
 }
 
-fn distance(reference: &Value, mut values: Vec<f64>) -> Option<(f64, f64, f64)> {
+/// Returns the distance of values from percentiles, and the medians of both; `None` without percentiles.
+pub fn distance(reference: &Value, mut values: Vec<f64>) -> Option<(f64, f64, f64)> {
     values.sort_by(f64::total_cmp);
     let known: Vec<(f64, f64)> = [(0.05, "p5"), (0.25, "p25"), (0.5, "p50"), (0.75, "p75"), (0.95, "p95")]
         .into_iter()

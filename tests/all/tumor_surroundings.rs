@@ -145,9 +145,9 @@ fn small_tumors_are_beside_vessels() {
 
 #[test]
 fn small_real_tumors_beside_a_tumor_keep_their_voxels() {
-    // Vessels of 6 mm every 20 mm, with a real tumor of one voxel every 9 mm.
+    // Vessels of 6 mm every 18 mm, with a real tumor of one voxel every 9 mm: a quarter of them on the axis of a vessel.
     let to_vessel = |p: [f64; 3]| {
-        let off = |x: f64| (x / 20.0 - (x / 20.0).round()).abs() * 20.0;
+        let off = |x: f64| (x / 18.0 - (x / 18.0).round()).abs() * 18.0;
         (off(p[0]).powi(2) + off(p[1]).powi(2)).sqrt()
     };
     let masked = scan(
@@ -166,13 +166,18 @@ fn small_real_tumors_beside_a_tumor_keep_their_voxels() {
     };
     let made = candidates(&masked, config, 200);
     assert!(made.len() >= 20, "{}", made.len());
+    // Real tumors whose neighbour in a vessel fades.
+    let mut beside_changes = 0;
     for candidate in &made {
         let labels = masked.mask.labels.cut(candidate.region);
+        let is_changed = |index: usize| candidate.after.as_slice()[index] != candidate.before.as_slice()[index];
         for index in (0..candidate.region.voxels()).filter(|&index| labels.as_slice()[index] == 2) {
-            assert_eq!(candidate.after.as_slice()[index], candidate.before.as_slice()[index]);
+            assert!(!is_changed(index));
             assert_eq!(candidate.labels.as_slice()[index], 2);
+            beside_changes += usize::from(index > 0 && is_changed(index - 1));
         }
     }
+    assert!(beside_changes >= 5, "{beside_changes}");
 }
 
 #[test]

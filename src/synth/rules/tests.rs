@@ -1,8 +1,12 @@
 //! Tumors on thick and thin slices.
 
+use super::form::TumorForm;
+use super::organ_plan::Site;
 use super::*;
+use crate::random::Key;
+use crate::synth::growth::Growth;
 use crate::synth::organ::testing::{liver, masked};
-use crate::volume::RowSpans;
+use crate::volume::{Array3, RowSpans};
 
 /// Returns the changes of HU by a tumor at the same centre in grids of 1 mm and of 5 mm slices, and whether each voxel is labeled.
 fn changes(seed: u64, diameter_mm: f64, slice_mm: usize) -> [Array3<f32>; 2] {

@@ -1,12 +1,18 @@
 //! Contact sheets of synthetic tumors in real scans: one sheet for each organ, and one of the real tumors in the same scans.
 //!
-//! Each row shows one tumor in three planes: before, after, and after with its outline.
+//! Each row shows one tumor in three planes: before, after, and after with its outline. Rows of real tumors show the scan twice.
 //!
 //! ```console
 //! $ cargo run --release --example contact_sheet -- ../shared/ct sheets
+//! $ cargo run --release --example contact_sheet -- ../shared/ct sheets 7 --blind
 //! ```
 //!
 //! The scans are those of `../shared/ct`; without them the example prints a message and draws nothing. A number as the third argument is the seed.
+//! `--blind` draws one sheet of 24 real and synthetic tumors in a random order instead, without marks, and writes which is which to a
+//! separate file.
+
+mod blind;
+mod real;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,7 +20,7 @@ use std::sync::Arc;
 use freetumor::attempt::AttemptLoop;
 use freetumor::error::{ConfigError, Error, Fault, Result};
 use freetumor::filter::{QualityTest, QualityTestConfig};
-use freetumor::ingest::{FolderConfig, FolderSource, Source};
+use freetumor::ingest::{FolderConfig, FolderSource, Scan, Source};
 use freetumor::mask::{LabelsMask, Mask, MaskedScan};
 use freetumor::random::Key;
 use freetumor::score::{Intensity, IntensityConfig, ScoreStage};
@@ -73,20 +79,35 @@ const SHEETS: [Sheet; 4] = [
 ];
 
 fn main() -> Result<()> {
-    let argument = |index: usize, default: &str| std::env::args().nth(index).unwrap_or_else(|| default.to_owned());
-    let (root, out) = (argument(1, "../shared/ct"), argument(2, "sheets"));
-    let seed = argument(3, "1").parse().map_err(|_| Error::new("expected a number as the third argument"))?;
+    let (options, arguments): (Vec<String>, Vec<String>) =
+        std::env::args().skip(1).partition(|argument| argument.starts_with('-'));
+    let argument = |index: usize, default: &str| arguments.get(index).cloned().unwrap_or_else(|| default.to_owned());
+    let (root, out) = (argument(0, "../shared/ct"), argument(1, "sheets"));
+    let seed = argument(2, "1").parse().map_err(|_| Error::new("expected a number as the third argument"))?;
+    let is_blind = match options.as_slice() {
+        [] => false,
+        [option] if option == "--blind" => true,
+        _ => return Err(Error::new(format!("expected no option or `--blind`, got {}", options.join(" ")))),
+    };
     if !Path::new(&root).is_dir() {
         println!("skipped: {root} is not a folder");
         return Ok(());
     }
     std::fs::create_dir_all(&out).map_err(|cause| Error::io("cannot create", &out, cause))?;
+    if is_blind {
+        return blind::draw(Path::new(&root), Path::new(&out), seed);
+    }
     for sheet in &SHEETS {
         let rows = draw(sheet, Path::new(&root), seed)?;
         let path = Path::new(&out).join(format!("{}.png", sheet.organ));
         stacked(&rows, 6).write_png(&path)?;
         println!("{}: {} tumors of the {}", path.display(), rows.len(), sheet.organ);
     }
+    let tumors = real::tumors(Path::new(&root))?;
+    let rows: Vec<Picture> = tumors.iter().map(real::RealTumor::row).collect();
+    let path = Path::new(&out).join("real.png");
+    stacked(&rows, 6).write_png(&path)?;
+    println!("{}: {} real tumors", path.display(), rows.len());
     Ok(())
 }
 
@@ -95,43 +116,50 @@ fn draw(sheet: &Sheet, root: &Path, seed: u64) -> Result<Vec<Picture>> {
     let mut rows = Vec::new();
     for &(scans, labels) in sheet.scans {
         for masked in read(root, scans, &format!("pattern = \"{labels}\"\n{}", sheet.mask))? {
-            let organ = masked.mask.organs[0].clone();
-            let rules = RulesConfig { diameter_mm: sheet.diameter_mm, ..RulesConfig::default() };
-            let rules = Rules::new(rules, &masked.mask.organs, sheet.window).map_err(one)?;
-            let intensity = Intensity::new(IntensityConfig::default(), &masked.mask.organs).map_err(one)?;
-            let test = QualityTestConfig { accept: vec!["invisible_fraction < 0.5".to_owned()], ..Default::default() };
-            let scorers: Vec<Arc<dyn ScoreStage>> = vec![Arc::new(intensity)];
-            let tumors = AttemptLoop::new(Arc::new(rules), scorers, QualityTest::new(test).map_err(one)?);
-            for number in 0..MAX_KEYS {
-                if rows.len() as u64 == TUMORS {
-                    break;
-                }
-                let key = Key::root(seed).with("sheet", sheet.organ).number("tumor", number);
-                if let Some(tumor) = tumors.first_accepted(&masked, &organ, key).map_err(failed)? {
-                    describe(sheet.organ, &tumor);
-                    rows.push(row(&masked.scan.volume, &tumor, sheet.window));
-                }
+            for tumor in made(sheet, &masked, seed, TUMORS as usize - rows.len())? {
+                describe(sheet.organ, &tumor);
+                rows.push(row(&masked.scan.volume, &tumor, sheet.window));
             }
         }
     }
     Ok(rows)
 }
 
-/// Reads the scans that match a pattern, with their masks.
-fn read(root: &Path, include: &str, mask: &str) -> Result<Vec<MaskedScan>> {
+/// Makes tumors in the first organ of a scan.
+fn made(sheet: &Sheet, masked: &MaskedScan, seed: u64, count: usize) -> Result<Vec<Candidate>> {
+    let organ = masked.mask.organs[0].clone();
+    let rules = RulesConfig { diameter_mm: sheet.diameter_mm, ..RulesConfig::default() };
+    let rules = Rules::new(rules, &masked.mask.organs, sheet.window).map_err(one)?;
+    let intensity = Intensity::new(IntensityConfig::default(), &masked.mask.organs).map_err(one)?;
+    let test = QualityTestConfig { accept: vec!["invisible_fraction < 0.5".to_owned()], ..Default::default() };
+    let scorers: Vec<Arc<dyn ScoreStage>> = vec![Arc::new(intensity)];
+    let tumors = AttemptLoop::new(Arc::new(rules), scorers, QualityTest::new(test).map_err(one)?);
+    let mut made = Vec::new();
+    for number in 0..MAX_KEYS {
+        if made.len() == count {
+            break;
+        }
+        let key = Key::root(seed).with("sheet", sheet.organ).number("tumor", number);
+        made.extend(tumors.first_accepted(masked, &organ, key).map_err(failed)?.map(|tumor| *tumor));
+    }
+    Ok(made)
+}
+
+/// Reads the scans that match a pattern.
+fn scans(root: &Path, include: &str) -> Result<Vec<Arc<Scan>>> {
     let folder: FolderConfig = toml::from_str(&format!("root = {root:?}\ninclude = [{include:?}]"))
         .map_err(|cause| Error::new("cannot read the settings of the source").with_source(cause))?;
     let source = FolderSource::new("scans", folder).map_err(one)?;
+    source.list()?.iter().map(|entry| Ok(Arc::new(source.read(entry).map_err(failed)?))).collect()
+}
+
+/// Reads the scans that match a pattern, with their masks.
+fn read(root: &Path, include: &str, mask: &str) -> Result<Vec<MaskedScan>> {
     let mask =
         toml::from_str(mask).map_err(|cause| Error::new("cannot read the settings of the mask").with_source(cause))?;
     let mask = LabelsMask::new(mask).map_err(one)?;
-    let mut scans = Vec::new();
-    for entry in source.list()? {
-        let scan = Arc::new(source.read(&entry).map_err(failed)?);
-        let mask = mask.mask(&scan).map_err(failed)?;
-        scans.push(MaskedScan { scan, mask });
-    }
-    Ok(scans)
+    let with_mask = |scan: Arc<Scan>| Ok(MaskedScan { mask: mask.mask(&scan).map_err(failed)?, scan });
+    scans(root, include)?.into_iter().map(with_mask).collect()
 }
 
 fn row(scan: &Volume, tumor: &Candidate, window: HuWindow) -> Picture {
