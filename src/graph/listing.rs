@@ -1,30 +1,17 @@
 //! Lists the sources of a file, and checks the headers of their scans and label files.
 
 use std::cell::LazyCell;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use super::absent_selections::{LabelSample, absent_selections, unreadable_samples};
 use super::label_files::{LabelFiles, label_file_problems};
-use super::unreadable_scans::{CheckedScans, unreadable_scans};
+use super::source_scans::{CheckedScans, SourceScans, sources_without_scans, unreadable_scans};
 use super::{Location, Problem, ScanStages, Severity};
 use crate::error::{Fault, Result};
-use crate::id::PatientKey;
-use crate::ingest::{ArchiveListing, ArchiveRemarks, ScanEntry, Source};
+use crate::ingest::{ScanEntry, Source};
 use crate::mask::Mask;
-
-/// The scans of a source.
-pub(super) struct SourceScans {
-    pub(super) scans: usize,
-    pub(super) bytes: u64,
-    pub(super) patients: BTreeSet<PatientKey>,
-    /// What the archive contains beside its scans, and which of its scans cannot be read.
-    pub(super) remarks: ArchiveRemarks,
-    /// Number of scans that were checked for damage in time.
-    pub(super) checked: usize,
-}
 
 /// The scans of all sources.
 pub(super) struct ListedScans {
@@ -109,24 +96,6 @@ pub(super) fn list_scans(
     ListedScans { sources: listed, problems }
 }
 
-/// Returns a problem for every source without scans.
-fn sources_without_scans(
-    stages: &ScanStages,
-    listed: &[Option<SourceScans>],
-    location: &dyn Fn(&str) -> Option<Location>,
-) -> Vec<Problem> {
-    let is_listed = listed.iter().all(Option::is_some);
-    let scans: usize = listed.iter().flatten().map(|source| source.scans).sum();
-    let severity = if is_listed && scans == 0 { Severity::Error } else { Severity::Warning };
-    let is_empty = |listed: &Option<SourceScans>| matches!(listed, Some(found) if found.scans == 0);
-    let empty = stages.sources.iter().zip(listed).filter(|(_, listed)| is_empty(listed));
-    let problems = empty.map(|(node, _)| {
-        let message = format!("the source `{}` has no scans", node.name);
-        Problem::at(severity, message, location(&node.name), &node.source.explain_empty())
-    });
-    problems.collect()
-}
-
 /// The results of listing a source, in the order in which they arrive.
 struct Listing {
     scans: Receiver<Result<SourceScans>>,
@@ -146,7 +115,7 @@ impl Listing {
         let masks: Vec<(usize, Arc<dyn Mask>)> = masks.map(|(index, node)| (index, Arc::clone(&node.mask))).collect();
         let source = Arc::clone(&stages.sources[source].source);
         std::thread::spawn(move || {
-            let ArchiveListing { entries, remarks } = match source.list_archive() {
+            let (entries, remarks) = match source.list_archive() {
                 Ok(listing) => listing,
                 Err(error) => return drop(scans.send(Err(error))),
             };

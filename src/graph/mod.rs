@@ -35,12 +35,12 @@ mod scans;
 mod schema;
 mod schema_check;
 mod settings;
+mod source_scans;
 mod spec;
 mod split;
 mod standard;
 mod survey;
 mod training;
-mod unreadable_scans;
 mod value;
 mod wiring;
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::Serialize;
 
-use super::listing::{ListedScans, SourceScans, list_scans};
+use super::listing::{ListedScans, list_scans};
+use super::source_scans::SourceScans;
 use super::{CheckedGraph, Feed, Plan, Port, Problem, Severity};
 use crate::id::PatientKey;
 use crate::ingest::ArchiveRemarks;

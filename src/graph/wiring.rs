@@ -320,7 +320,7 @@ fn unknown_kind(node: &NodeSpec<'_>, edges: &[Edge], registry: &Registry, proble
         .hint(hint);
 }
 
-/// Returns the roles of the stages that convert an edge to one that `role` takes, in their order; `None` if there are none.
+/// Returns the roles of the stages, in their order, that convert an edge to an input of `role`; `None` if there are none.
 fn roles_between(edge: Edge, role: Role) -> Option<Vec<Role>> {
     let stages = [Role::Mask, Role::Synthesis, Role::Score, Role::Filter];
     let mut missing = Vec::new();

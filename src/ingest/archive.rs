@@ -1,20 +1,10 @@
-//! The listing of an archive: its scans, and what it contains beside them.
+//! What an archive contains beside its scans, and which of its scans cannot be read.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::ScanEntry;
 use crate::id::ScanId;
-
-/// The scans of a source, and remarks on the files beside them.
-#[derive(Clone, Debug, Default)]
-pub struct ArchiveListing {
-    /// The scans, sorted by key.
-    pub entries: Vec<ScanEntry>,
-    /// What the archive contains beside its scans.
-    pub remarks: ArchiveRemarks,
-}
 
 /// What an archive contains beside its scans, and which of its scans cannot be read. No text of a file is part of a remark.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]

@@ -30,7 +30,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-pub use archive::{ArchiveListing, ArchiveRemarks, SeparatedSeries};
+pub use archive::{ArchiveRemarks, SeparatedSeries};
 pub use digest::content_digest;
 pub use file::{case_name, is_dicom_slice};
 pub use folder::{FolderConfig, FolderSource};
@@ -183,8 +183,8 @@ pub trait Source: Send + Sync {
     ///
     /// # Errors
     /// The errors of [`Source::list`].
-    fn list_archive(&self) -> Result<ArchiveListing> {
-        Ok(ArchiveListing { entries: self.list()?, ..ArchiveListing::default() })
+    fn list_archive(&self) -> Result<(Vec<ScanEntry>, ArchiveRemarks)> {
+        Ok((self.list()?, ArchiveRemarks::default()))
     }
 
     /// Looks for damage of a scan that [`ArchiveRemarks::unreadable`] does not contain, without decoding its voxels unless the length of a

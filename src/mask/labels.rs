@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use super::align::Alignment;
 use super::classes::{CLASSES, class_ids, class_name, did_you_mean_organ};
+use super::label_selections::{LabelSelection, selections_of};
 use super::label_settings::{LabelScheme, LabelsConfig, OrganChoice, OrganIds, OtherLabels, check_coverage};
 use super::names::{DATA_SET_TABLE, FILE_TABLE, contradiction};
-use super::selections::{LabelSelection, Selections, selections_of};
+use super::selections::Selections;
 use super::structures::{self, OrganStructures};
 use super::{Coverage, Mask, Organ, OrganMask, ScanGrid, merged_organs};
 use crate::error::{ConfigError, Fault, FaultKind};

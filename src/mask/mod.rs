@@ -10,6 +10,7 @@
 mod align;
 mod bits;
 mod classes;
+mod label_selections;
 mod label_settings;
 mod labels;
 mod lung;

@@ -177,7 +177,7 @@ fn folder_without_a_slice_of_a_scan_is_an_error_of_validate_and_inspect() {
     for (slices, reason) in [
         (vec![], "expected a DICOM series, got a folder without one"),
         (vec![capture(), capture()], "expected CT images in a DICOM folder, got 2 × secondary capture"),
-        (vec![localizer(0), localizer(1), localizer(2)], "got a localizer"),
+        (vec![localizer(0), localizer(1), localizer(2)], "expected a volume of parallel slices, got a localizer"),
         (vec![SliceFile::new(0)], ""),
     ] {
         let place = Place::new();
@@ -206,6 +206,22 @@ fn damaged_label_file_is_named_by_validate() {
     fs::write(place.path("ct/b/labels.nii"), "no volume").unwrap();
     let (code, text) = place.validate();
     assert!(code == Some(2) && text.contains("error: the label files of 2 of 2 scans cannot be read"), "{text}");
+}
+
+#[test]
+fn label_file_with_values_that_are_no_labels_is_named_by_validate() {
+    let place = Place::new();
+    add_scan(place.folder.path(), "a", 0, true);
+    let grid = Grid { shape: [3, 2, 2], affine: Affine::from_spacing([1.0, 1.0, 2.0]) };
+    for (values, reason) in [([0.7f32; 12], "got 0.7"), ([-1.0; 12], "got -1"), ([f32::NAN; 12], "got NaN")] {
+        let mut file = encode_header(&grid, Datatype::F32, "").unwrap().to_vec();
+        file.extend(values.into_iter().flat_map(f32::to_le_bytes));
+        fs::write(place.path("ct/a/labels.nii"), file).unwrap();
+        let (code, text) = place.validate();
+        let expected =
+            "error: 1 of 1 label files that were read cannot be used, for example: expected labels that are integers";
+        assert!(code == Some(2) && text.contains(expected) && text.contains(reason), "{text}");
+    }
 }
 
 /// Writes two acquisitions in one series, a secondary capture and a dose report.

@@ -122,20 +122,24 @@ impl SliceFile {
 
     /// Returns the bytes of the file.
     pub fn bytes(&self) -> Vec<u8> {
-        let class = self.object.element(tags::SOP_CLASS_UID).ok().and_then(|class| class.to_str().ok());
-        let class = class.map_or_else(|| uids::CT_IMAGE_STORAGE.to_owned(), |class| class.to_string());
-        self.bytes_with_meta_class(&class)
+        let mut bytes = Vec::new();
+        self.object.clone().with_meta(self.meta(uids::CT_IMAGE_STORAGE)).unwrap().write_all(&mut bytes).unwrap();
+        bytes
     }
 
-    /// Returns the bytes of the file with this class in the file meta information.
+    /// Returns the bytes of the file with this class in the file meta information, whatever the class of the object.
     pub fn bytes_with_meta_class(&self, class: &str) -> Vec<u8> {
-        let meta = FileMetaTableBuilder::new()
+        let meta = self.meta(class).build().unwrap();
+        let mut bytes = Vec::new();
+        self.object.clone().with_exact_meta(meta).write_all(&mut bytes).unwrap();
+        bytes
+    }
+
+    fn meta(&self, class: &str) -> FileMetaTableBuilder {
+        FileMetaTableBuilder::new()
             .media_storage_sop_class_uid(class)
             .media_storage_sop_instance_uid("2.25.4711.1.0")
-            .transfer_syntax(&*self.syntax);
-        let mut bytes = Vec::new();
-        self.object.clone().with_meta(meta).unwrap().write_all(&mut bytes).unwrap();
-        bytes
+            .transfer_syntax(&*self.syntax)
     }
 }
 

@@ -53,7 +53,7 @@ fn overlapping_acquisitions_and_matrices_are_separated() {
 }
 
 /// Returns the shapes and first voxels of the scans in a folder with these slices; the message of a fault instead.
-fn scans_of(slices: &[SliceFile]) -> Vec<Result<([usize; 3], f32), String>> {
+pub fn scans_of(slices: &[SliceFile]) -> Vec<Result<([usize; 3], f32), String>> {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), slices);
     let all = list_series(folder.path()).unwrap();
@@ -68,7 +68,7 @@ fn scans_of(slices: &[SliceFile]) -> Vec<Result<([usize; 3], f32), String>> {
 }
 
 /// Returns two acquisitions of six slices, the second `shift_mm` higher and 107 HU brighter, without elements that separate them.
-fn two_acquisitions(shift_mm: f64) -> Vec<SliceFile> {
+pub fn two_acquisitions(shift_mm: f64) -> Vec<SliceFile> {
     let slice = |z: usize, second: usize| {
         let position = 30.0 + 2.0 * z as f64 + shift_mm * second as f64;
         SliceFile::new(z).at(&format!("-10\\-20\\{position}")).without(tags::INSTANCE_NUMBER).text(
@@ -184,16 +184,16 @@ fn slices_with_unique_series_uids_form_one_scan_if_evenly_spaced() {
 }
 
 /// Sets an element of each slice to a value by its index.
-fn with(slices: Vec<SliceFile>, tag: Tag, vr: VR, value: impl Fn(usize) -> String) -> Vec<SliceFile> {
+pub fn with(slices: Vec<SliceFile>, tag: Tag, vr: VR, value: impl Fn(usize) -> String) -> Vec<SliceFile> {
     slices.into_iter().enumerate().map(|(z, slice)| slice.text(tag, vr, &value(z))).collect()
 }
 
 /// Returns slices that are numbered from `first` on along the normal.
-fn numbered(slices: Vec<SliceFile>, first: i64) -> Vec<SliceFile> {
+pub fn numbered(slices: Vec<SliceFile>, first: i64) -> Vec<SliceFile> {
     with(slices, tags::INSTANCE_NUMBER, VR::IS, |z| (first + z as i64).to_string())
 }
 
-fn only_fault(slices: &[SliceFile], message: &str) {
+pub fn only_fault(slices: &[SliceFile], message: &str) {
     let scans = scans_of(slices);
     assert!(!scans.is_empty(), "no scan");
     for scan in &scans {
@@ -201,11 +201,11 @@ fn only_fault(slices: &[SliceFile], message: &str) {
     }
 }
 
-fn brighter(slice: SliceFile) -> SliceFile {
+pub fn brighter(slice: SliceFile) -> SliceFile {
     slice.text(tags::RESCALE_INTERCEPT, VR::DS, "83")
 }
 
-fn shape(slices: &[SliceFile]) -> Vec<Result<[usize; 3], String>> {
+pub fn shape(slices: &[SliceFile]) -> Vec<Result<[usize; 3], String>> {
     scans_of(slices).into_iter().map(|scan| scan.map(|(shape, _)| shape)).collect()
 }
 
@@ -238,21 +238,6 @@ fn slice_sent_twice_is_a_copy_or_a_fault_and_never_splits_a_scan() {
         slice.text(tags::INSTANCE_NUMBER, VR::IS, &number.to_string())
     });
     only_fault(&slices.collect::<Vec<_>>(), "two different slices at the same position");
-}
-
-#[test]
-fn direction_of_numbers_does_not_assign_slices() {
-    let second = |shift_mm: usize| -> Vec<SliceFile> {
-        let slices = (0..6).map(|z| brighter(SliceFile::new(z)).at(&format!("-10\\-20\\{}", 30 + 2 * z + shift_mm)));
-        with(slices.collect(), tags::INSTANCE_NUMBER, VR::IS, |z| (12 - z).to_string())
-    };
-    let both = |shift_mm: usize| [numbered(series(6), 1), second(shift_mm)].concat();
-    let first = f32::from(stored(0)[0]);
-    for shift_mm in [0, 4] {
-        let expected = [Ok(([6, 5, 6], first - 24.0)), Ok(([6, 5, 6], first + 83.0))];
-        assert_eq!(scans_of(&both(shift_mm)), expected, "{shift_mm} mm");
-    }
-    only_fault(&both(2), "in 2 ways");
 }
 
 #[test]
@@ -329,46 +314,6 @@ fn even_stack_stays_one_scan() {
     let blocks = [1, 2, 3, 4, 9, 10, 11, 12, 5, 6, 7, 8];
     let slices = with(series(12), tags::INSTANCE_NUMBER, VR::IS, |z| blocks[z].to_string());
     assert_eq!(shape(&slices), [Ok([6, 5, 12])]);
-}
-
-/// Numbers slices in two passes: the first, third, fifth … slice, and then the others.
-fn numbered_in_two_passes(slices: Vec<SliceFile>) -> Vec<SliceFile> {
-    let half = slices.len().div_ceil(2);
-    with(slices, tags::INSTANCE_NUMBER, VR::IS, |z| (half * (z % 2) + z / 2 + 1).to_string())
-}
-
-#[test]
-fn slices_numbered_in_two_passes_are_one_scan_if_neither_elements_nor_pixels_show_two() {
-    let slices = numbered_in_two_passes(series(12));
-    assert_eq!(shape(&slices), [Ok([6, 5, 12])]);
-    // One time per slice, as in a scan without table motion, shows nothing.
-    let times = with(slices.clone(), tags::ACQUISITION_TIME, VR::TM, |z| format!("1010{:02}", 6 * (z % 2) + z / 2));
-    assert_eq!(shape(&times), [Ok([6, 5, 12])]);
-    // Elements with one value in each pass are two scans.
-    for (tag, vr, values) in [
-        (tags::ACQUISITION_NUMBER, VR::IS, ["1", "2"]),
-        (tags::ACQUISITION_TIME, VR::TM, ["101010", "101050"]),
-        (tags::CONTENT_TIME, VR::TM, ["101010", "101050"]),
-        (tags::X_RAY_TUBE_CURRENT, VR::IS, ["200", "350"]),
-        (tags::IMAGE_TYPE, VR::CS, ["ORIGINAL\\PRIMARY\\AXIAL", "DERIVED\\PRIMARY\\AXIAL"]),
-    ] {
-        let slices = with(slices.clone(), tag, vr, |z| values[z % 2].to_owned());
-        assert_eq!(shape(&slices), [Ok([6, 5, 6]), Ok([6, 5, 6])], "{tag}");
-    }
-    // Values that differ between the passes, but not by one value each: nothing separates the slices.
-    let currents = with(slices.clone(), tags::X_RAY_TUBE_CURRENT, VR::IS, |z| {
-        if z % 2 == 0 { "200".to_owned() } else { (300 + z / 6).to_string() }
-    });
-    only_fault(&currents, "if they are one scan, remove InstanceNumber");
-    // Every second slice is brighter.
-    let bright = slices.iter().cloned().enumerate();
-    let bright: Vec<_> = bright.map(|(z, slice)| if z % 2 == 1 { brighter(slice) } else { slice }).collect();
-    only_fault(&bright, "put each into a folder of its own");
-    // Three passes are not compared.
-    let thirds = with(series(12), tags::INSTANCE_NUMBER, VR::IS, |z| (4 * (z % 3) + z / 3).to_string());
-    only_fault(&thirds, "run 3 times through the slices");
-    let without = slices.into_iter().map(|slice| slice.without(tags::INSTANCE_NUMBER)).collect::<Vec<_>>();
-    assert_eq!(shape(&without), [Ok([6, 5, 12])]);
 }
 
 #[test]

@@ -18,6 +18,7 @@ mod dicom_decoding;
 mod dicom_elements;
 mod dicom_faults;
 mod dicom_files;
+mod dicom_numbering;
 mod dicom_scans;
 mod evaluate;
 mod export;

@@ -10,10 +10,11 @@ use crate::volume::Voxels;
 const MAX_SLICES: usize = 64;
 /// Maximum ratio of the two errors of interpolation. In noise without anatomy both are equal on average.
 const MAX_ERROR_RATIO: f64 = 1.02;
-/// Maximum share of the brightness differences that alternate from slice to slice.
-const MAX_ALTERNATING_SHARE: f64 = 0.5;
-/// Brightness differences up to this mean are those of rounding, in HU.
+/// Mean differences in brightness up to this value are those of rounding, in HU.
 const SAME_BRIGHTNESS_HU: f64 = 0.01;
+/// Maximum mean of the alternating differences in brightness, in standard deviations of a difference by the root of their number: four
+/// standard deviations of the mean for slices of one acquisition with independent noise, each of which contributes to three differences.
+const MAX_DEVIATIONS: f64 = 6.5;
 
 /// Returns whether each of `count` slices in order of their position is interpolated by its neighbours as well as by the slices two steps
 /// away, and no second slice is brighter than its neighbours. `hu_of` returns the HU of a slice; slices in the middle are compared.
@@ -26,18 +27,23 @@ pub(super) fn are_neighbours_alike(
 ) -> Result<bool, Fault> {
     let start = count.saturating_sub(MAX_SLICES) / 2;
     let slices: Vec<Voxels> = (start..count.min(start + MAX_SLICES)).map(&mut hu_of).collect::<Result<_, _>>()?;
-    let (mut near, mut far, mut alternating, mut brightness) = (0.0, 0.0, 0.0f64, 0.0);
+    let (mut near, mut far) = (0.0, 0.0);
+    let mut alternating = Vec::new();
     for middle in 2..slices.len().saturating_sub(2) {
         let (near_error, difference) = interpolation_error(&slices, middle, 1);
         near += near_error;
         far += interpolation_error(&slices, middle, 2).0;
-        alternating += if middle % 2 == 0 { difference } else { -difference };
-        brightness += difference.abs();
+        alternating.push(if middle % 2 == 0 { difference } else { -difference });
     }
-    let compared = slices.len().saturating_sub(4);
-    let is_steady =
-        brightness <= SAME_BRIGHTNESS_HU * compared as f64 || alternating.abs() <= MAX_ALTERNATING_SHARE * brightness;
-    Ok(compared > 0 && near <= MAX_ERROR_RATIO * far && is_steady)
+    Ok(!alternating.is_empty() && near <= MAX_ERROR_RATIO * far && is_zero_on_average(&alternating))
+}
+
+/// Returns whether the mean of differences in HU is zero within their scatter.
+fn is_zero_on_average(differences: &[f64]) -> bool {
+    let count = differences.len() as f64;
+    let mean = differences.iter().sum::<f64>() / count;
+    let variance = differences.iter().map(|difference| (difference - mean).powi(2)).sum::<f64>() / count;
+    mean.abs() <= SAME_BRIGHTNESS_HU || mean.abs() * count.sqrt() <= MAX_DEVIATIONS * variance.sqrt()
 }
 
 /// Returns the mean absolute and the mean signed difference of a slice from the mean of the slices `distance` below and above, in HU.

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 pub(super) use self::companions::{FolderCompanions, resolve};
 use self::remarks::Remarks;
 use self::walk::{MatchedPath, PathKind};
-use super::archive::{ArchiveListing, counts};
+use super::archive::{ArchiveRemarks, counts};
 use super::dicom::{self, Decoder, DicomFolder, FolderFilter, FrameOfReference, Series};
 use super::file::{check_regular, missing};
 use super::key::path_of;
@@ -290,7 +290,7 @@ impl ScanLocation {
 
 impl Source for FolderSource {
     fn list(&self) -> Result<Vec<ScanEntry>> {
-        let ArchiveListing { entries, remarks } = self.list_archive()?;
+        let (entries, remarks) = self.list_archive()?;
         let source = self.name.as_str();
         remarks.sentences().iter().for_each(|sentence| tracing::warn!(source, "{sentence}"));
         if let Some(example) = remarks.unreadable.keys().next() {
@@ -303,7 +303,7 @@ impl Source for FolderSource {
         Ok(entries)
     }
 
-    fn list_archive(&self) -> Result<ArchiveListing> {
+    fn list_archive(&self) -> Result<(Vec<ScanEntry>, ArchiveRemarks)> {
         let secret = PatientSecret::load(self.secret_file.as_deref())?;
         let found = walk::find(&self.root, &self.include, &self.exclude)
             .map_err(|error| Error::io("cannot list the folder of scans", &self.root, error))?;
@@ -312,7 +312,7 @@ impl Source for FolderSource {
             found.into_iter().flat_map(|found| self.entries_of(found, &secret, &mut remarks)).collect();
         entries.sort_by(|a, b| a.key.cmp(&b.key));
         entries.dedup_by(|a, b| a.key == b.key);
-        Ok(ArchiveListing { entries, remarks: remarks.finish() })
+        Ok((entries, remarks.finish()))
     }
 
     fn explain_empty(&self) -> String {

@@ -1,14 +1,26 @@
-//! The scans of sources that cannot be read, as far as their headers show.
+//! The scans of sources, and the problems of sources without scans or with scans that cannot be read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::RecvTimeoutError;
 
-use super::listing::SourceScans;
 use super::{Location, Problem, ScanStages, Severity};
 use crate::error::Fault;
+use crate::id::PatientKey;
+use crate::ingest::ArchiveRemarks;
 
 /// Maximum number of reasons in a message.
 const MAX_REASONS: usize = 5;
+
+/// The scans of a source.
+pub(super) struct SourceScans {
+    pub(super) scans: usize,
+    pub(super) bytes: u64,
+    pub(super) patients: BTreeSet<PatientKey>,
+    /// What the archive contains beside its scans, and which of its scans cannot be read.
+    pub(super) remarks: ArchiveRemarks,
+    /// Number of scans that were checked for damage in time.
+    pub(super) checked: usize,
+}
 
 /// The results of checking the scans of a source.
 #[derive(Default)]
@@ -30,6 +42,24 @@ impl CheckedScans {
         }
         checked
     }
+}
+
+/// Returns a problem for every source without scans.
+pub(super) fn sources_without_scans(
+    stages: &ScanStages,
+    listed: &[Option<SourceScans>],
+    location: &dyn Fn(&str) -> Option<Location>,
+) -> Vec<Problem> {
+    let is_listed = listed.iter().all(Option::is_some);
+    let scans: usize = listed.iter().flatten().map(|source| source.scans).sum();
+    let severity = if is_listed && scans == 0 { Severity::Error } else { Severity::Warning };
+    let is_empty = |listed: &Option<SourceScans>| matches!(listed, Some(found) if found.scans == 0);
+    let empty = stages.sources.iter().zip(listed).filter(|(_, listed)| is_empty(listed));
+    let problems = empty.map(|(node, _)| {
+        let message = format!("the source `{}` has no scans", node.name);
+        Problem::at(severity, message, location(&node.name), &node.source.explain_empty())
+    });
+    problems.collect()
 }
 
 /// Returns a problem for every source with scans that cannot be read: an error if no scan of all sources can be read.
