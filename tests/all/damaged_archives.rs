@@ -213,7 +213,7 @@ fn label_file_with_values_that_are_no_labels_is_named_by_validate() {
     let place = Place::new();
     add_scan(place.folder.path(), "a", 0, true);
     let grid = Grid { shape: [3, 2, 2], affine: Affine::from_spacing([1.0, 1.0, 2.0]) };
-    for (values, reason) in [([0.7f32; 12], "got 0.7"), ([-1.0; 12], "got -1"), ([f32::NAN; 12], "got NaN")] {
+    for (values, reason) in [([0.7f32; 12], "got 0.69"), ([-1.0; 12], "got -1"), ([f32::NAN; 12], "got NaN")] {
         let mut file = encode_header(&grid, Datatype::F32, "").unwrap().to_vec();
         file.extend(values.into_iter().flat_map(f32::to_le_bytes));
         fs::write(place.path("ct/a/labels.nii"), file).unwrap();

@@ -127,7 +127,7 @@ impl SliceFile {
         bytes
     }
 
-    /// Returns the bytes of the file with this class in the file meta information, whatever the class of the object.
+    /// Returns the bytes of the file with this class in the file meta information, which may differ from that of the object.
     pub fn bytes_with_meta_class(&self, class: &str) -> Vec<u8> {
         let meta = self.meta(class).build().unwrap();
         let mut bytes = Vec::new();
