@@ -9,8 +9,9 @@ use crate::id::ScanId;
 use crate::run::{IngestedScans, RunFolder, Withdrawn};
 
 use super::changes::{Listing, RunScans, ScanChanges};
+use super::committed_scans::{committed_scans, keys_of};
 use super::folder_report::folder_report;
-use super::ledger::{committed_scans, keys_of, manifest};
+use super::ledger::manifest;
 use super::report::RunReport;
 
 /// Returns the summary of a run that has nothing to do: all scans of its sources are committed. Returns `None` if there is work, or the

@@ -10,7 +10,7 @@ use crate::graph::{Plan, Port};
 use crate::id::ScanId;
 use crate::ingest::{PatientSecret, ScanEntry};
 use crate::record::parquet::encode_part;
-use crate::record::{FaultRecord, QualityGroup, QualityRecord, SampleRecord, ScanRecord, Split, Status};
+use crate::record::{FaultRecord, QualityGroup, QualityRecord, SampleRecord, Split, Status};
 use crate::run::seal::{LayoutInput, seal};
 use crate::run::spool::{ScanOutcome, Spool};
 use crate::run::{
@@ -22,6 +22,7 @@ use crate::store::DurableStorage;
 
 use super::Epoch;
 use super::changes::{CommittedScan, RunScans};
+use super::committed_scans::{committed_scans, keys_of};
 use super::folder_report::{folder_report, for_each_row};
 use super::quality::QualityChange;
 use super::report::RunReport;
@@ -340,37 +341,12 @@ impl State {
         }
         for outcome in outcomes {
             let row = &outcome.scan;
-            self.scans.insert(row.scan_id, committed_scan(row));
+            self.scans.insert(row.scan_id, CommittedScan::from(row));
             if matches!(row.status, Status::Fault | Status::Pending) {
                 self.failures.insert(row.scan_id, row.status);
             }
         }
     }
-}
-
-fn committed_scan(row: &ScanRecord) -> CommittedScan {
-    let ScanRecord { epoch, status, scan_digest, duplicate_of, .. } = row;
-    CommittedScan { epoch: *epoch, status: *status, digest: *scan_digest, duplicate_of: *duplicate_of }
-}
-
-/// Reads the rows of all scans of a run folder.
-pub(super) fn committed_scans(folder: &RunFolder) -> Result<HashMap<ScanId, CommittedScan>> {
-    let mut scans = HashMap::new();
-    for_each_row::<ScanRecord>(folder, |row| {
-        scans.insert(row.scan_id, committed_scan(&row));
-    })?;
-    Ok(scans)
-}
-
-/// Returns the keys of scans of a run folder.
-pub(super) fn keys_of(folder: &RunFolder, scans: &HashSet<ScanId>) -> Result<HashMap<ScanId, String>> {
-    let mut keys = HashMap::new();
-    folder.for_each_entry(folder.next_ingest()?, &mut |entry| {
-        if scans.contains(&entry.scan_id) {
-            keys.insert(entry.scan_id, entry.key);
-        }
-    })?;
-    Ok(keys)
 }
 
 /// Returns the layouts of the given outputs.

@@ -26,6 +26,7 @@ mod backoff;
 mod budget;
 mod build;
 mod changes;
+mod committed_scans;
 mod compose;
 mod deduplicate;
 mod drive;

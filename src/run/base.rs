@@ -15,7 +15,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::ingest_manifest::private_text;
-use super::reader::{IngestedScans, RunFolder};
+use super::ingested::IngestedScans;
+use super::reader::RunFolder;
 use super::{IngestEntry, RunWriter, checkpoint_name, commit_name};
 use crate::error::{Error, Result};
 use crate::id::{ScanId, Tombstone};

@@ -5,15 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::base::Base;
-use super::ingest_manifest::with_keys;
 use super::quality::QualityCounts;
 use super::{
-    CHECKPOINT_INTERVAL, Checkpoint, Commit, Counts, FORMAT_VERSION, IngestEntry, IngestManifest, MANIFEST,
-    RunManifest, checkpoint_name, commit_name, ingest_name, stream,
+    CHECKPOINT_INTERVAL, Checkpoint, Commit, Counts, FORMAT_VERSION, MANIFEST, RunManifest, checkpoint_name,
+    commit_name, stream,
 };
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{ScanId, Tombstone};
-use crate::ingest::ScanEntry;
 use crate::record::schema::Table;
 use crate::record::{FileEntry, epoch_name};
 use crate::sink::pairs::{self, PAIRS, Pair};
@@ -30,15 +27,6 @@ pub struct RunFolder {
     head: Option<u64>,
     /// The state from which readers start, if earlier commits were removed.
     base: Option<Arc<Base>>,
-}
-
-/// The scans and tombstones of a run.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct IngestedScans {
-    /// The scans, by id.
-    pub entries: BTreeMap<ScanId, IngestEntry>,
-    /// The tombstones of withdrawn scans.
-    pub withdrawn: BTreeSet<Tombstone>,
 }
 
 /// The state of a run folder after a commit, without its files.
@@ -164,37 +152,6 @@ impl RunFolder {
     /// An error that names the differences.
     pub fn check_same(&self, manifest: &RunManifest) -> Result<()> {
         manifest.check_same(&self.manifest, &self.store.display_path(""))
-    }
-
-    /// Returns the first epoch without an ingest manifest.
-    ///
-    /// # Errors
-    /// If the folder cannot be read.
-    pub fn next_ingest(&self) -> Result<u64> {
-        let present = self.list_epochs("ingest")?;
-        let first = self.base.as_ref().map_or(0, |base| base.epoch + 1);
-        Ok(first + (first..).take_while(|epoch| present.binary_search(epoch).is_ok()).count() as u64)
-    }
-
-    /// Returns the scans and tombstones of the run after the ingest manifests of all epochs before `end`.
-    ///
-    /// # Errors
-    /// If a manifest cannot be read.
-    pub fn ingested(&self, end: u64) -> Result<IngestedScans> {
-        let mut scans = IngestedScans::default();
-        if let Some(base) = &self.base {
-            scans.entries = base.entries.iter().map(|entry| (entry.scan_id, entry.clone())).collect();
-            scans.withdrawn = base.withdrawn.clone();
-        }
-        for epoch in self.base.as_ref().map_or(0, |base| base.epoch + 1)..end {
-            let (manifest, _) = self.ingest_manifest(epoch)?;
-            for scan_id in &manifest.removed {
-                scans.entries.remove(scan_id);
-            }
-            scans.entries.extend(manifest.entries.into_iter().map(|entry| (entry.scan_id, entry)));
-            scans.withdrawn.extend(manifest.withdrawn);
-        }
-        Ok(scans)
     }
 
     /// Reads new commits; returns whether there are any.
@@ -387,49 +344,7 @@ impl RunFolder {
         Ok((commit, sha256))
     }
 
-    /// Reads the ingest manifest of an epoch and computes the SHA-256 of its file.
-    ///
-    /// # Errors
-    /// If the manifest does not exist or cannot be read.
-    pub fn ingest_manifest(&self, epoch: u64) -> Result<(IngestManifest, String)> {
-        self.read_document(&ingest_name(epoch))
-    }
-
-    /// Reads the scans of an ingest manifest with their keys from `RUN/private`; for an epoch up to the base, all scans of the base.
-    ///
-    /// # Errors
-    /// If the private file does not exist or belongs to another manifest.
-    pub fn scan_entries(&self, epoch: u64) -> Result<Vec<ScanEntry>> {
-        let (entries, name) = match &self.base {
-            Some(base) if epoch <= base.epoch => (base.entries.clone(), base.private_name()),
-            _ => {
-                let (manifest, digest) = self.ingest_manifest(epoch)?;
-                let name = manifest.private_name(&digest);
-                (manifest.entries, name)
-            }
-        };
-        let path = self.store.display_path(&name);
-        let text = self.store.read(&name)?.ok_or_else(|| {
-            Error::new(format!("expected {path}, which maps the scans of epoch {epoch} to their paths, got none"))
-                .with_hint(
-                    "copy the folder `private` from the machine of the run, or start a new run with another `--out`",
-                )
-        })?;
-        with_keys(&entries, &text, &path)
-    }
-
-    /// Reads all scans that the run has ingested before `end`, also earlier versions, with their keys from `RUN/private`.
-    ///
-    /// # Errors
-    /// The errors of [`RunFolder::scan_entries`].
-    pub fn for_each_entry(&self, end: u64, visit: &mut dyn FnMut(ScanEntry)) -> Result<()> {
-        for epoch in self.base.as_ref().map_or(0, |base| base.epoch)..end {
-            self.scan_entries(epoch)?.into_iter().for_each(&mut *visit);
-        }
-        Ok(())
-    }
-
-    fn read_document<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<(T, String)> {
+    pub(super) fn read_document<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<(T, String)> {
         let path = self.store.display_path(name);
         let text = self.store.read(name)?.ok_or_else(|| Error::new(format!("expected {path}, got none")))?;
         Ok((canonical::parse(&text, &path)?, FileDigest::of(&text).sha256))

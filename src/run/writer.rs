@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::base::finish_purge;
 use super::ingest_manifest::private_text;
+use super::ingested::IngestedScans;
 use super::projection::{project_commit, project_tables};
-use super::reader::IngestedScans;
 use super::seal::SealedEpoch;
 use super::spool::Spool;
 use super::{

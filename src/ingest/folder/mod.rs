@@ -2,6 +2,7 @@
 
 mod companions;
 mod remarks;
+mod scan_files;
 mod walk;
 
 use std::collections::BTreeMap;
@@ -14,13 +15,14 @@ use serde::{Deserialize, Serialize};
 
 pub(super) use self::companions::{FolderCompanions, resolve};
 use self::remarks::Remarks;
+use self::scan_files::ScanFiles;
 use self::walk::{MatchedPath, PathKind};
 use super::archive::{ArchiveRemarks, counts};
 use super::dicom::{self, Decoder, DicomFolder, FolderFilter, FrameOfReference, Series};
 use super::file::{check_regular, check_root, missing};
 use super::key::path_of;
 use super::patient::{PatientConfig, PatientRule, PatientSecret};
-use super::version::{FileState, VersionHasher, modified_s};
+use super::version::FileState;
 use super::{Companions, Scan, ScanEntry, ScanHeader, Source, content_digest, nifti, volume_file};
 use crate::error::{ConfigError, Error, Fault, FaultKind, Result};
 use crate::id::ScanVersion;
@@ -166,7 +168,7 @@ impl FolderSource {
             version: files.version,
         };
         if found.kind == PathKind::File {
-            return vec![entry(found.key.clone(), self.with_data_file(&found), None)];
+            return vec![entry(found.key.clone(), ScanFiles::of_file(&self.root, &found), None)];
         }
         if found.kind != PathKind::Folder {
             return vec![entry(found.key.clone(), ScanFiles::of_unread(&found, &[]), None)];
@@ -206,27 +208,6 @@ impl FolderSource {
                 decoder: Some(&self.decoder),
             },
         )
-    }
-
-    /// Returns the size and version of a file and of the data file that its header names.
-    fn with_data_file(&self, found: &MatchedPath) -> ScanFiles {
-        let path = self.root.join(path_of(&found.key));
-        let is_header = path
-            .extension()
-            .is_some_and(|ending| HEADER_ENDINGS.iter().any(|known| ending.eq_ignore_ascii_case(known)));
-        let data_file = is_header.then(|| volume_file::data_file(&path)).flatten();
-        let data = data_file.as_ref().and_then(|path| path.metadata().ok());
-        let version = VersionHasher::new().add_files("scan", [found.state]);
-        let version = match &data_file {
-            Some(path) => version.add_files("data", [FileState::of(path)]),
-            None => version,
-        };
-        let (bytes, modified_s) = data.map_or((0, i64::MIN), |data| (data.len(), modified_s(&data)));
-        ScanFiles {
-            bytes: found.bytes + bytes,
-            modified_s: found.modified_s.max(modified_s),
-            version: version.finish(),
-        }
     }
 
     /// Returns the location of an entry on disk.
@@ -273,29 +254,6 @@ impl FolderSource {
             return Ok(());
         }
         Err(unknown_patient())
-    }
-}
-
-/// The size and version of the files of a scan.
-struct ScanFiles {
-    bytes: u64,
-    modified_s: i64,
-    version: ScanVersion,
-}
-
-impl ScanFiles {
-    fn of_series(series: &Series) -> Self {
-        let version = VersionHasher::new().add_files("scan", series.file_states());
-        // A fault of the headers may depend on the other files of the folder.
-        let fault = dicom::read_header(series).err();
-        let version = version.add_text("fault", fault.as_ref().map_or("", |fault| &fault.message));
-        Self { bytes: series.bytes(), modified_s: series.modified_s(), version: version.finish() }
-    }
-
-    /// Returns the version of a path that is not a scan; reading it is a fault.
-    fn of_unread(found: &MatchedPath, files: &[FileState]) -> Self {
-        let version = VersionHasher::new().add_files("scan", [found.state]).add_files("folder", files.iter().copied());
-        Self { bytes: found.bytes, modified_s: found.modified_s, version: version.finish() }
     }
 }
 
@@ -376,28 +334,7 @@ impl Source for FolderSource {
     }
 
     fn version(&self, entry: &ScanEntry) -> Result<ScanVersion, Fault> {
-        let path = self.root.join(path_of(&entry.key));
-        let metadata = path.metadata();
-        let found = |kind, state| {
-            let (bytes, modified_s) = metadata.as_ref().map_or((0, 0), |data| (data.len(), modified_s(data)));
-            MatchedPath { key: entry.key.clone(), kind, bytes, modified_s, state }
-        };
-        match &metadata {
-            Ok(data) if data.is_dir() => {
-                let found = found(PathKind::Folder, FileState::of_metadata(data));
-                Ok(ScanFiles::of_unread(&found, &FileState::of_path(&path)).version)
-            }
-            Ok(data) => Ok(self.with_data_file(&found(PathKind::File, FileState::of_metadata(data))).version),
-            Err(_) => match self.locate(entry) {
-                Ok(ScanLocation::Series(_, series)) => Ok(ScanFiles::of_series(&series).version),
-                Ok(ScanLocation::File(path)) => Err(missing(&path)),
-                // A broken link is listed as it is.
-                Err(_) if path.is_symlink() => {
-                    Ok(ScanFiles::of_unread(&found(PathKind::BrokenLink, FileState::Absent), &[]).version)
-                }
-                Err(fault) => Err(fault),
-            },
-        }
+        self.current_version(entry)
     }
 
     fn header(&self, entry: &ScanEntry) -> Result<ScanHeader, Fault> {

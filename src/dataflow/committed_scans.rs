@@ -1,0 +1,38 @@
+//! The scans of a run folder that is only read: their rows, and their keys.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::error::Result;
+use crate::id::ScanId;
+use crate::record::ScanRecord;
+use crate::run::RunFolder;
+
+use super::changes::CommittedScan;
+use super::folder_report::for_each_row;
+
+impl From<&ScanRecord> for CommittedScan {
+    fn from(row: &ScanRecord) -> Self {
+        let ScanRecord { epoch, status, scan_digest, duplicate_of, .. } = row;
+        Self { epoch: *epoch, status: *status, digest: *scan_digest, duplicate_of: *duplicate_of }
+    }
+}
+
+/// Reads the rows of all scans of a run folder.
+pub(super) fn committed_scans(folder: &RunFolder) -> Result<HashMap<ScanId, CommittedScan>> {
+    let mut scans = HashMap::new();
+    for_each_row::<ScanRecord>(folder, |row| {
+        scans.insert(row.scan_id, CommittedScan::from(&row));
+    })?;
+    Ok(scans)
+}
+
+/// Returns the keys of scans of a run folder.
+pub(super) fn keys_of(folder: &RunFolder, scans: &HashSet<ScanId>) -> Result<HashMap<ScanId, String>> {
+    let mut keys = HashMap::new();
+    folder.for_each_entry(folder.next_ingest()?, &mut |entry| {
+        if scans.contains(&entry.scan_id) {
+            keys.insert(entry.scan_id, entry.key);
+        }
+    })?;
+    Ok(keys)
+}

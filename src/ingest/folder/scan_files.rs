@@ -1,0 +1,83 @@
+//! The versions of the scans of a folder.
+
+use std::path::Path;
+
+use super::walk::{MatchedPath, PathKind};
+use super::{FolderSource, HEADER_ENDINGS, ScanLocation};
+use crate::error::Fault;
+use crate::id::ScanVersion;
+use crate::ingest::dicom::{self, Series};
+use crate::ingest::file::missing;
+use crate::ingest::key::path_of;
+use crate::ingest::version::{FileState, VersionHasher, modified_s};
+use crate::ingest::{ScanEntry, volume_file};
+
+/// The size and version of the files of a scan.
+pub(super) struct ScanFiles {
+    pub bytes: u64,
+    pub modified_s: i64,
+    pub version: ScanVersion,
+}
+
+impl ScanFiles {
+    pub fn of_series(series: &Series) -> Self {
+        let version = VersionHasher::new().add_files("scan", series.file_states());
+        // A fault of the headers may depend on the other files of the folder.
+        let fault = dicom::read_header(series).err();
+        let version = version.add_text("fault", fault.as_ref().map_or("", |fault| &fault.message));
+        Self { bytes: series.bytes(), modified_s: series.modified_s(), version: version.finish() }
+    }
+
+    /// Returns the version of a path that is not a scan; reading it is a fault.
+    pub fn of_unread(found: &MatchedPath, files: &[FileState]) -> Self {
+        let version = VersionHasher::new().add_files("scan", [found.state]).add_files("folder", files.iter().copied());
+        Self { bytes: found.bytes, modified_s: found.modified_s, version: version.finish() }
+    }
+
+    /// Returns the size and version of a file and of the data file that its header names.
+    pub fn of_file(root: &Path, found: &MatchedPath) -> Self {
+        let path = root.join(path_of(&found.key));
+        let is_header = path
+            .extension()
+            .is_some_and(|ending| HEADER_ENDINGS.iter().any(|known| ending.eq_ignore_ascii_case(known)));
+        let data_file = is_header.then(|| volume_file::data_file(&path)).flatten();
+        let data = data_file.as_ref().and_then(|path| path.metadata().ok());
+        let version = VersionHasher::new().add_files("scan", [found.state]);
+        let version = match &data_file {
+            Some(path) => version.add_files("data", [FileState::of(path)]),
+            None => version,
+        };
+        let (bytes, modified_s) = data.map_or((0, i64::MIN), |data| (data.len(), modified_s(&data)));
+        Self { bytes: found.bytes + bytes, modified_s: found.modified_s.max(modified_s), version: version.finish() }
+    }
+}
+
+impl FolderSource {
+    /// Returns the version of the files of a listed scan as they are now.
+    pub(super) fn current_version(&self, entry: &ScanEntry) -> Result<ScanVersion, Fault> {
+        let path = self.root.join(path_of(&entry.key));
+        let metadata = path.metadata();
+        let found = |kind, state| {
+            let (bytes, modified_s) = metadata.as_ref().map_or((0, 0), |data| (data.len(), modified_s(data)));
+            MatchedPath { key: entry.key.clone(), kind, bytes, modified_s, state }
+        };
+        match &metadata {
+            Ok(data) if data.is_dir() => {
+                let found = found(PathKind::Folder, FileState::of_metadata(data));
+                Ok(ScanFiles::of_unread(&found, &FileState::of_path(&path)).version)
+            }
+            Ok(data) => {
+                Ok(ScanFiles::of_file(&self.root, &found(PathKind::File, FileState::of_metadata(data))).version)
+            }
+            Err(_) => match self.locate(entry) {
+                Ok(ScanLocation::Series(_, series)) => Ok(ScanFiles::of_series(&series).version),
+                Ok(ScanLocation::File(path)) => Err(missing(&path)),
+                // A broken link is listed as it is.
+                Err(_) if path.is_symlink() => {
+                    Ok(ScanFiles::of_unread(&found(PathKind::BrokenLink, FileState::Absent), &[]).version)
+                }
+                Err(fault) => Err(fault),
+            },
+        }
+    }
+}
