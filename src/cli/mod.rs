@@ -149,6 +149,7 @@ impl Cli {
             Command::Train(args) => (args.patient_key_file.clone(), DeviceKind::Cpu, 1),
             Command::Scans(scans::ScansArgs { recorded, .. })
             | Command::Retry(retry::RetryArgs { recorded, .. })
+            | Command::Vacuum(vacuum::VacuumArgs { recorded, .. })
             | Command::Withdraw(withdraw::WithdrawArgs { recorded, .. }) => {
                 (recorded.patient_key_file.clone(), DeviceKind::Cpu, 1)
             }
@@ -181,7 +182,7 @@ impl Cli {
             Command::Schema(args) => schema::schema(args, &registry, stdout),
             Command::Files(args) => files::files(args, stdout),
             Command::Status(args) => status::status(args, stdout),
-            Command::Tag(args) => tag::run(args, stdout),
+            Command::Tag(args) => tag::run(args, stdout, stderr),
             Command::Diff(args) => diff::diff(args, stdout),
             Command::Scans(args) => scans::scans(args, &registry, stdout, stderr),
             Command::Retry(args) => {
@@ -192,7 +193,7 @@ impl Cli {
                 crate::error::exit_on_uncaught_panics();
                 withdraw::run(args, &registry, stdout, stderr)
             }
-            Command::Vacuum(args) => vacuum::run(args, stdout),
+            Command::Vacuum(args) => vacuum::run(args, &registry, stdout, stderr),
             Command::Export(args) => {
                 crate::error::exit_on_uncaught_panics();
                 export::export(args, &registry, stdout, stderr)

@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::load::load_plan;
+use super::print::print_error;
 use super::run::{at_least_one, default_memory_bytes, select_recorded_kernel_class};
 use crate::dataflow::RunOptions;
 use crate::error::{Error, Result};
 use crate::graph::{GraphFile, Plan, Registry};
 use crate::run::RunFolder;
+use crate::run::requests::{Request, Response, submit, wait};
 
 /// Options of commands that process scans of a run folder.
 #[derive(Args, Clone, Debug)]
@@ -54,5 +56,22 @@ impl RecordedArgs {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = at_least_one("--threads", self.threads.unwrap_or(cores))?;
         Ok(RunOptions { threads, memory_bytes: default_memory_bytes(), ..RunOptions::default() })
+    }
+}
+
+/// Writes a request to the process that writes a run folder, waits for its result and returns it as JSON.
+///
+/// # Errors
+/// If the request was refused, or the process ended before it executed the request.
+pub fn send_request(run: &Path, request: &Request, stderr: &mut dyn Write) -> Result<serde_json::Value> {
+    let folder = run.display();
+    writeln!(stderr, "note: another process writes to {folder}: it executes the request between two epochs")
+        .map_err(print_error)?;
+    match wait(run, &submit(run, request)?)? {
+        Response::Done(value) => Ok(value),
+        Response::Refused { message, hint } => {
+            let error = Error::new(message);
+            Err(hint.map_or(Error::new(error.to_string()), |hint| error.with_hint(hint)))
+        }
     }
 }

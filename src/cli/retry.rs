@@ -6,13 +6,15 @@ use std::sync::Arc;
 
 use clap::Args;
 
+use super::print::print_json;
 use super::progress::ProgressReporter;
-use super::recorded::RecordedArgs;
+use super::recorded::{RecordedArgs, send_request};
 use super::run::{FailOn, print_report, print_warnings};
 use crate::dataflow::{Progress, retry};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::graph::Registry;
 use crate::record::{ColumnCondition, FaultRecord};
+use crate::run::requests::Request;
 
 /// Process failed scans of a run folder again
 ///
@@ -36,7 +38,7 @@ pub struct RetryArgs {
 /// Processes scans again and returns the exit code: 1 if scans failed again.
 ///
 /// # Errors
-/// If a condition is invalid, the folder is being written by another process, or the run had to stop.
+/// If a condition is invalid, or the run had to stop.
 pub fn run(args: &RetryArgs, registry: &Registry, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Result<u8> {
     let parse = |text: &String| {
         text.parse::<ColumnCondition<FaultRecord>>().map_err(|error| {
@@ -51,7 +53,14 @@ pub fn run(args: &RetryArgs, registry: &Registry, stdout: &mut dyn Write, stderr
     let reporter = ProgressReporter::start(Arc::clone(&progress));
     let report = retry(plan, &args.run, &selects, &args.recorded.options()?, &progress);
     drop(reporter);
-    let report = report?;
+    let report = match report {
+        Err(error) if error.kind() == ErrorKind::Locked => {
+            let request = Request::Retry { conditions: args.conditions.clone() };
+            print_json(&send_request(&args.run, &request, stderr)?, stdout)?;
+            return Ok(0);
+        }
+        report => report?,
+    };
     print_warnings(&report, stderr)?;
     print_report(&report, args.json, stdout)?;
     Ok(FailOn::New.exit_code(&report))

@@ -1,5 +1,6 @@
 //! `freetumor run … --sink NAME`: samples for a trainer, through a pipe or a socket, during the run and after it.
 
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 use crate::dataflow::Progress;
 use crate::error::{Error, Result};
 use crate::graph::Plan;
+use crate::id::SampleId;
 use crate::random::Key;
 use crate::record::{FileEntry, Split};
 use crate::run::RunFolder;
@@ -146,13 +148,15 @@ impl Stream {
         is_closed: &dyn Fn() -> bool,
         run: &RunState,
     ) -> Result<(), StreamEnd> {
-        let (store, mut pairs) = self.first_pass(tar, is_closed, run)?;
+        let mut samples = self.first_pass(tar, is_closed, run)?;
         let mut pass = 1;
-        while !run.has_failed() && !pairs.is_empty() && (self.passes == 0 || pass < self.passes) {
+        while !run.has_failed() && !samples.is_empty() && (self.passes == 0 || pass < self.passes) {
+            let mut pairs: Vec<Pair> = samples.pairs().cloned().collect();
             shuffle(&mut pairs, Key::root(self.seed).with("stream", &self.sink).number("pass", pass));
             for pair in &pairs {
-                tar.write_sample(&*store, pair, pass)?;
+                tar.write_sample(&**samples.folder.store(), pair, pass)?;
             }
+            samples.refresh().map_err(StreamEnd::Failed)?;
             pass += 1;
         }
         tar.finish().map_err(StreamEnd::of_writing)
@@ -164,45 +168,91 @@ impl Stream {
         tar: &mut TarStream<W>,
         is_closed: &dyn Fn() -> bool,
         run: &RunState,
-    ) -> Result<StoredPairs, StreamEnd> {
+    ) -> Result<CurrentSamples, StreamEnd> {
         let wait = || {
             std::thread::sleep(POLL_INTERVAL);
             if is_closed() { Err(StreamEnd::Closed(std::io::ErrorKind::BrokenPipe.into())) } else { Ok(()) }
         };
-        let (mut pairs, mut next) = (Vec::new(), 0);
-        let mut folder = loop {
+        let mut samples = loop {
             // A run creates its folder shortly after its start.
             let was_over = run.is_over();
-            match RunFolder::open(&self.folder) {
-                Ok(folder) => break folder,
+            match CurrentSamples::open(&self.folder, &self.sink, self.split) {
+                Ok(samples) => break samples,
                 Err(error) if was_over => return Err(StreamEnd::Failed(error)),
                 Err(_) => wait()?,
             }
         };
-        let store = folder.store().clone();
+        let mut sent: HashSet<SampleId> = HashSet::new();
         loop {
             let was_over = run.is_over();
-            folder.refresh().map_err(StreamEnd::Failed)?;
-            while folder.head().is_some_and(|head| next <= head) {
-                let (commit, _) = folder.commit(next).map_err(StreamEnd::Failed)?;
-                let table = index_of(&self.sink);
-                for index in commit.add.iter().filter(|file: &&FileEntry| file.table == table) {
-                    for pair in read_split(&*store, index, self.split).map_err(StreamEnd::Failed)? {
-                        tar.write_sample(&*store, &pair, 0)?;
-                        pairs.push(pair);
+            if samples.refresh().map_err(StreamEnd::Failed)? {
+                for pair in samples.pairs() {
+                    // A commit that removes samples lists the other samples of their epoch again.
+                    if sent.insert(pair.sample_id) {
+                        tar.write_sample(&**samples.folder.store(), pair, 0)?;
                     }
                 }
-                next += 1;
             }
             if was_over {
-                return Ok((store, pairs));
+                return Ok(samples);
             }
             wait()?;
         }
     }
 }
 
-type StoredPairs = (std::sync::Arc<dyn crate::store::DurableStorage>, Vec<Pair>);
+/// The samples of a sink at the last commit, in the order of their epochs.
+struct CurrentSamples {
+    path: PathBuf,
+    folder: RunFolder,
+    table: String,
+    split: Split,
+    /// The samples of each committed list.
+    lists: BTreeMap<String, Vec<Pair>>,
+    /// The commit whose lists were read.
+    head: Option<u64>,
+}
+
+impl CurrentSamples {
+    fn open(path: &Path, sink: &str, split: Split) -> Result<Self> {
+        let folder = RunFolder::open(path)?;
+        Ok(Self { path: path.to_owned(), folder, table: index_of(sink), split, lists: BTreeMap::new(), head: None })
+    }
+
+    /// Reads the lists of new commits; returns whether there are any.
+    fn refresh(&mut self) -> Result<bool> {
+        self.folder.refresh()?;
+        if self.folder.head() == self.head {
+            return Ok(false);
+        }
+        // Opened again, because earlier commits may have been deleted.
+        self.folder = RunFolder::open(&self.path)?;
+        let mut current: BTreeMap<String, FileEntry> = BTreeMap::new();
+        self.folder.for_each_file(None, &mut |file| {
+            if file.table == self.table {
+                current.insert(file.path.clone(), file);
+            }
+            Ok(())
+        })?;
+        self.lists.retain(|path, _| current.contains_key(path));
+        for (path, file) in current {
+            if !self.lists.contains_key(&path) {
+                let pairs = read_split(&**self.folder.store(), &file, self.split)?;
+                self.lists.insert(path, pairs);
+            }
+        }
+        self.head = self.folder.head();
+        Ok(true)
+    }
+
+    fn pairs(&self) -> impl Iterator<Item = &Pair> {
+        self.lists.values().flatten()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.lists.values().all(Vec::is_empty)
+    }
+}
 
 /// Stops a run whose reader has left. Committed epochs stay. Work in progress may take long, for example in an external program; it is
 /// abandoned after a moment, as if the process were killed, and a later run repeats it.

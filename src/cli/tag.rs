@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::print::{ignore_closed_pipe, print_json};
-use crate::error::Result;
+use super::recorded::send_request;
+use crate::error::{ErrorKind, Result};
+use crate::run::requests::Request;
 use crate::run::{RunFolder, Tag, TagName};
 
 /// Name the last state of a run folder, or list its tags
@@ -26,13 +28,20 @@ pub struct TagArgs {
 /// Creates or lists tags and returns the exit code.
 ///
 /// # Errors
-/// If the folder is not a run folder, is being written by another process, or the tag names another state.
-pub fn run(args: &TagArgs, stdout: &mut dyn Write) -> Result<u8> {
+/// If the folder is not a run folder, or the tag names another state.
+pub fn run(args: &TagArgs, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Result<u8> {
     let folder = RunFolder::open(&args.run)?;
     let tags = match &args.name {
         Some(name) => {
-            let writer = RunFolder::create_or_resume(&args.run, &folder.manifest().clone())?;
-            vec![writer.tag(name)?]
+            let created = RunFolder::create_or_resume(&args.run, &folder.manifest().clone());
+            match created.and_then(|writer| writer.tag(name)) {
+                Err(error) if error.kind() == ErrorKind::Locked => {
+                    let request = Request::Tag { name: name.clone() };
+                    print_json(&send_request(&args.run, &request, stderr)?, stdout)?;
+                    return Ok(0);
+                }
+                tag => vec![tag?],
+            }
         }
         None => folder.tags()?,
     };

@@ -7,8 +7,12 @@ use clap::Args;
 use serde_json::json;
 
 use super::print::{ignore_closed_pipe, pluralize, print_json};
-use crate::error::Result;
+use super::recorded::{RecordedArgs, send_request};
+use crate::dataflow::vacuum;
+use crate::error::{ErrorKind, Result};
+use crate::graph::Registry;
 use crate::run::RunFolder;
+use crate::run::requests::Request;
 
 /// Delete earlier states of a run folder
 ///
@@ -24,17 +28,26 @@ pub struct VacuumArgs {
     /// Print the paths of the deleted files as JSON
     #[arg(long)]
     pub json: bool,
+    /// Graph file, threads and secret.
+    #[command(flatten)]
+    pub recorded: RecordedArgs,
 }
 
 /// Deletes earlier states and returns the exit code.
 ///
 /// # Errors
-/// If the folder is not a run folder, is being written by another process, or files cannot be deleted.
-pub fn run(args: &VacuumArgs, stdout: &mut dyn Write) -> Result<u8> {
-    let manifest = RunFolder::open(&args.run)?.manifest().clone();
-    let mut writer = RunFolder::create_or_resume(&args.run, &manifest)?;
-    let removed = writer.purge(args.keep_epochs)?;
-    let first = writer.folder().base().map_or(0, |base| base.epoch);
+/// If the folder is not a run folder, or files cannot be deleted.
+pub fn run(args: &VacuumArgs, registry: &Registry, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Result<u8> {
+    let plan = args.recorded.plan(&args.run, registry, stderr)?;
+    let removed = match vacuum(plan, &args.run, args.keep_epochs) {
+        Err(error) if error.kind() == ErrorKind::Locked => {
+            let request = Request::Vacuum { keep_epochs: args.keep_epochs };
+            print_json(&send_request(&args.run, &request, stderr)?, stdout)?;
+            return Ok(0);
+        }
+        removed => removed?,
+    };
+    let first = RunFolder::open(&args.run)?.base().map_or(0, |base| base.epoch);
     if args.json {
         print_json(&json!({ "earliest_epoch": first, "deleted": removed }), stdout)?;
     } else {

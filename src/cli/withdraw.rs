@@ -6,14 +6,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
+use serde::Serialize;
 
 use super::print::{ignore_closed_pipe, pluralize, print_json};
-use super::recorded::RecordedArgs;
+use super::recorded::{RecordedArgs, send_request};
 use crate::dataflow::{Progress, Receipt, WithdrawalRequest, withdraw};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::graph::Registry;
 use crate::id::{PatientKey, ScanId};
 use crate::run::RunFolder;
+use crate::run::requests::Request;
 
 /// Remove scans from a run folder for good
 ///
@@ -52,7 +54,7 @@ pub struct WithdrawArgs {
 /// Withdraws scans and returns the exit code.
 ///
 /// # Errors
-/// If a scan is not in the run, the folder is being written by another process, or files cannot be written.
+/// If a scan is not in the run, or files cannot be written.
 pub fn run(args: &WithdrawArgs, registry: &Registry, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Result<u8> {
     let mut request = WithdrawalRequest {
         scans: args.scans.iter().copied().collect(),
@@ -71,18 +73,31 @@ pub fn run(args: &WithdrawArgs, registry: &Registry, stdout: &mut dyn Write, std
     let file = file.transpose()?;
     let plan = args.recorded.plan(&args.run, registry, stderr)?;
     let progress = Arc::new(Progress::default());
-    let receipt = withdraw(plan, &args.run, &request, args.purge, &args.recorded.options()?, &progress)?;
-    if let Some((mut file, path)) = file.zip(args.receipt.as_ref()) {
-        let text = serde_json::to_string_pretty(&receipt).map_err(std::io::Error::from);
-        text.and_then(|text| writeln!(file, "{text}").and_then(|()| file.sync_all()))
-            .map_err(|e| Error::io("cannot write the receipt", path, e))?;
-    }
+    let receipt = match withdraw(plan, &args.run, &request, args.purge, &args.recorded.options()?, &progress) {
+        Err(error) if error.kind() == ErrorKind::Locked => {
+            let WithdrawalRequest { scans, patients, by_content } = request;
+            let request = Request::Withdraw { scans, patients, by_content, purge: args.purge };
+            let receipt = send_request(&args.run, &request, stderr)?;
+            write_receipt(file, args, &receipt)?;
+            print_json(&receipt, stdout)?;
+            return Ok(0);
+        }
+        receipt => receipt?,
+    };
+    write_receipt(file, args, &receipt)?;
     if args.json {
         print_json(&receipt, stdout)?
     } else {
         ignore_closed_pipe(print(&receipt, args, stdout))?
     }
     Ok(0)
+}
+
+fn write_receipt(file: Option<std::fs::File>, args: &WithdrawArgs, receipt: &impl Serialize) -> Result<()> {
+    let Some((mut file, path)) = file.zip(args.receipt.as_ref()) else { return Ok(()) };
+    let text = serde_json::to_string_pretty(receipt).map_err(std::io::Error::from);
+    text.and_then(|text| writeln!(file, "{text}").and_then(|()| file.sync_all()))
+        .map_err(|e| Error::io("cannot write the receipt", path, e))
 }
 
 fn print(receipt: &Receipt, args: &WithdrawArgs, out: &mut dyn Write) -> std::io::Result<()> {

@@ -50,7 +50,7 @@ pub(super) struct SharedState {
     pub abort: Arc<Abort>,
     /// Maximum number of items per operator on the pool at once.
     pub in_flight: usize,
-    /// Whether the epochs end early, to take in requests.
+    /// Decides whether the epochs end early, so that requests can be executed.
     pub interruption: Arc<Interruption>,
 }
 

@@ -114,9 +114,14 @@ impl ScanChanges {
             self.changed.iter().map(|entry| entry.scan_id).chain(self.gone.iter().copied()).collect();
         let known: HashSet<ScanId> =
             leaving.iter().copied().chain(self.pending.iter().map(|entry| entry.scan_id)).collect();
-        for (scan_id, scan) in &scans.committed {
-            let original = scan.duplicate_of.filter(|original| leaving.contains(original) && !known.contains(scan_id));
-            if let (Some(original), Some(entry)) = (original, listed.get(scan_id)) {
+        for (scan_id, scan) in scans.committed.iter().filter(|(scan_id, _)| !known.contains(scan_id)) {
+            let Some(original) = scan.duplicate_of else { continue };
+            // Also if an earlier run that removed the original ended before it processed the duplicate.
+            let is_current = scans
+                .committed
+                .get(&original)
+                .is_some_and(|original| original.status == Status::Done && original.digest == scan.digest);
+            if let Some(entry) = listed.get(scan_id).filter(|_| leaving.contains(&original) || !is_current) {
                 self.duplicates.push((original, (*entry).clone()));
             }
         }
@@ -148,29 +153,41 @@ fn gone(
     if missing.is_empty() {
         return Ok(Vec::new());
     }
-    // A folder that cannot be listed is an entry; no other listed entry is below it.
-    let unlisted: HashSet<(&str, &str)> =
-        listing.entries().map(|entry| (entry.source.as_str(), entry.key.as_str())).collect();
+    // A folder that cannot be listed, or a broken link, is an entry; no other listed entry is below it.
+    let unlisted: HashSet<(&str, &str)> = listing
+        .entries()
+        .filter(|entry| is_unreadable(entry))
+        .map(|entry| (entry.source.as_str(), entry.key.as_str()))
+        .collect();
     let keys = key_of(&missing)?;
     let is_gone = |scan_id: &ScanId| {
         let source = scans.ingested.get(scan_id).map_or("", |entry| entry.source.as_str());
         let key = keys.get(scan_id).map_or("", String::as_str);
-        !key.match_indices('/').any(|(end, _)| unlisted.contains(&(source, &key[..end])))
+        !key.match_indices(['/', '#']).any(|(end, _)| unlisted.contains(&(source, &key[..end])))
     };
     let mut gone: Vec<ScanId> = missing.into_iter().filter(is_gone).collect();
     gone.sort_unstable();
     Ok(gone)
 }
 
-/// Checks that no source has lost more than the share of its scans that the plan allows: a share that is not mounted must not remove its
-/// scans from the run.
+/// Returns whether a listed path has no state on disk: a broken link, a folder that cannot be listed, or a missing image of a list.
+fn is_unreadable(entry: &ScanEntry) -> bool {
+    entry.bytes == 0 && entry.modified_s == 0
+}
+
+/// Checks that no source has lost more than the fraction of its scans that the plan allows: a disk that is not mounted must not remove its
+/// scans from the run. A scan is lost if it is gone, or if its file or all of its label files cannot be read although the scan was processed.
 ///
 /// # Errors
 /// An error that names the source.
 pub fn check_missing(plan: &Plan, scans: &RunScans, changes: &ScanChanges) -> Result<()> {
     for node in &plan.sources {
         let of_source = |scan_id: &&ScanId| scans.ingested.get(scan_id).is_some_and(|entry| entry.source == node.name);
-        let missing = changes.gone.iter().filter(of_source).count();
+        let is_lost = |entry: &&ScanEntry| {
+            let was_done = scans.committed.get(&entry.scan_id).is_some_and(|scan| scan.status == Status::Done);
+            entry.source == node.name && was_done && (is_unreadable(entry) || plan.is_without_labels(entry))
+        };
+        let missing = changes.gone.iter().filter(of_source).count() + changes.changed.iter().filter(is_lost).count();
         let known = scans.ingested.values().filter(|entry| entry.source == node.name).count();
         if missing as f64 > plan.max_missing * known as f64 {
             let (name, most) = (&node.name, 100.0 * plan.max_missing);

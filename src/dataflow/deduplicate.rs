@@ -97,6 +97,8 @@ pub fn mark_duplicate(outcome: &mut ScanOutcome, original: ScanId) {
     outcome.faults.clear();
     let scan = &mut outcome.scan;
     scan.organs.clear();
+    // A duplicate that is recognised at reading has no mask.
+    scan.mask_coverage = None;
     (scan.accepted, scan.rejected) = (0, 0);
     scan.status = Status::Duplicate;
     scan.duplicate_of = Some(original);

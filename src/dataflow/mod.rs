@@ -46,6 +46,7 @@ mod schedule;
 mod split_three;
 mod stage_runner;
 pub mod telemetry;
+mod vacuum;
 mod withdrawal;
 
 pub use abort::Abort;
@@ -61,6 +62,7 @@ pub use report::{QualityCount, RunReport, StepSum};
 pub use run::{RunOptions, known_scans, retry, run};
 pub use schedule::{EpochWork, Schedule};
 pub use stage_runner::{DigestedScan, StageReport, StageRunner};
+pub use vacuum::vacuum;
 pub use withdrawal::{Receipt, Withdrawal, WithdrawalRequest, withdraw};
 
 /// The logical time of the dataflow: the number of a commit.

@@ -1,13 +1,13 @@
-//! Requests of other processes, which a run takes in between two epochs.
+//! Requests of other processes, which a run executes between two epochs.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::json;
 
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::record::{ColumnCondition, FaultRecord};
-use crate::run::requests::{Request, Response, are_waiting, finish, waiting};
+use crate::run::requests::{Request, Response, finish, has_requests, read_requests};
 use crate::store::DurableStorage;
 
 use super::changes::ScanChanges;
@@ -16,10 +16,10 @@ use super::schedule::Schedule;
 use super::withdrawal::{WithdrawalRequest, apply_withdrawal};
 use super::{Ledger, RunOptions, StageRunner};
 
-/// The decision of a run to end its epochs early because requests wait: the same for all workers, which come to it at different times.
+/// The decision whether a run ends its epochs early to execute requests: the same for all workers, which reach it at different times.
 pub(super) struct Interruption {
     store: Arc<dyn DurableStorage>,
-    /// For each number of epochs that were fed, whether requests waited then.
+    /// Whether requests existed when this number of epochs had been fed to the dataflow.
     decided: Mutex<HashMap<usize, bool>>,
 }
 
@@ -28,24 +28,24 @@ impl Interruption {
         Self { store, decided: Mutex::default() }
     }
 
-    /// Returns whether a worker ends after `epochs` epochs.
+    /// Returns whether a worker stops after `epochs` epochs.
     pub fn ends_after(&self, epochs: usize) -> bool {
         let mut decided = self.decided.lock().unwrap_or_else(PoisonError::into_inner);
-        *decided.entry(epochs).or_insert_with(|| are_waiting(&*self.store))
+        *decided.entry(epochs).or_insert_with(|| has_requests(&*self.store))
     }
 }
 
-/// Takes in all waiting requests; returns whether there were any. A request that is refused does not end the run.
+/// Executes all requests and returns whether there were any. A refused request does not end the run.
 ///
 /// # Errors
-/// If a request cannot be read, or its processing had to stop; it is then taken in by the next run.
-pub(super) fn take_in(runner: &Arc<StageRunner>, ledger: &Arc<Ledger>, options: &RunOptions) -> Result<bool> {
+/// If a request cannot be read, or its processing had to stop; the next run then executes the request.
+pub(super) fn execute_requests(runner: &Arc<StageRunner>, ledger: &Arc<Ledger>, options: &RunOptions) -> Result<bool> {
     let store = ledger.store();
-    let requests = waiting(&store)?;
+    let requests = read_requests(&store)?;
     for (id, request) in &requests {
         let response = match execute(request, runner, ledger, options) {
-            Err(error) if error.kind() != ErrorKind::Other => return Err(error),
-            Err(error) => error.into(),
+            Err(error) if error.kind() == ErrorKind::Refused => error.into(),
+            Err(error) => return Err(error),
             Ok(value) => Response::Done(value),
         };
         finish(&*store, id, &response)?;
@@ -63,14 +63,18 @@ fn execute(
         Request::Withdraw { scans, patients, by_content, purge } => {
             let request = WithdrawalRequest { scans, patients, by_content };
             let receipt = apply_withdrawal(runner, ledger, &request, purge, options)?;
-            Ok(json!(receipt))
+            // After a purge, nothing in the run folder names the scans or their samples, and so neither does the result.
+            match receipt.is_purged {
+                true => Ok(json!({ "epoch": receipt.epoch, "is_purged": true, "purged_files": receipt.purged.len() })),
+                false => Ok(json!(receipt)),
+            }
         }
         Request::Retry { conditions } => {
             let conditions = conditions
                 .iter()
                 .map(|text| text.parse::<ColumnCondition<FaultRecord>>())
                 .collect::<Result<Vec<_>, _>>()
-                .map_err(|error| crate::error::Error::new(error.message))?;
+                .map_err(|error| Error::new(error.message).with_kind(ErrorKind::Refused))?;
             let selects = |row: &FaultRecord| conditions.iter().all(|condition| condition.holds(row));
             let pending = current_entries(&runner.plan, ledger, &ledger.failed_scans(&selects)?)?;
             let processed = pending.len();

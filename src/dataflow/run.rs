@@ -20,7 +20,7 @@ use super::deduplicate::KnownScans;
 use super::drive::drive;
 use super::pool::Pool;
 use super::report::{NetworkUse, RunReport, StepSum};
-use super::requests::{Interruption, take_in};
+use super::requests::{Interruption, execute_requests};
 use super::schedule::Schedule;
 use super::telemetry::{Step, Telemetry};
 use super::{Abort, Budget, Epoch, Ledger, Progress, StageRunner};
@@ -56,8 +56,8 @@ pub fn run(plan: Plan, folder: &Path, options: &RunOptions, progress: &Arc<Progr
     // sources are listed, which may take long.
     let listing = if RunFolder::exists(folder) { None } else { Some(list_for_new(&plan, folder, options.limit)?) };
     let session = Session::open(plan, folder, start, options, progress)?;
-    // Requests that an earlier process did not take in.
-    take_in(&session.runner, &session.ledger, options)?;
+    // Requests that an earlier process did not execute.
+    execute_requests(&session.runner, &session.ledger, options)?;
     let plan = &session.runner.plan;
     let listing = listing.map_or_else(|| Listing::of(plan), Ok)?;
     let warnings = listing.empty_sources(plan).map(without_scans).collect();
@@ -135,7 +135,7 @@ impl<'a> Session<'a> {
         Ok(Self { runner, ledger: Arc::new(ledger), first_epoch, folder, start, options })
     }
 
-    /// Processes open epochs and changes, and takes in requests between epochs; `changes_of` compares the scans of the run with its sources
+    /// Processes open epochs, then changes, and executes requests between epochs; `changes_of` compares the scans of the run with its sources
     /// and is called again after requests.
     fn process(
         &self,
@@ -144,21 +144,32 @@ impl<'a> Session<'a> {
     ) -> Result<RunReport> {
         let Self { runner, ledger, options, .. } = self;
         let plan = &runner.plan;
+        let mut counts = ScanCounts::default();
+        let (open, next) = ledger.open_epochs()?;
+        if !open.is_empty() {
+            // Before the comparison with the sources, which needs the rows of all ingested scans.
+            let scans = ledger.scans()?;
+            let schedule =
+                Schedule::new(plan, open, next, &scans, &ScanChanges::default(), None).without_interruption();
+            runner.progress.expect_scans(schedule.scans() as u64);
+            counts.add(&schedule, &scans, &ScanChanges::default());
+            process(runner, ledger, &scans, schedule, options)?;
+        }
         let schedule_of = |limit| {
             let scans = ledger.scans()?;
             let changes = changes_of(&scans)?;
-            let (open, next) = ledger.open_epochs()?;
-            let schedule = Schedule::new(plan, open, next, &scans, &changes, limit);
+            let next = ledger.open_epochs()?.1;
+            let schedule = Schedule::new(plan, Vec::new(), next, &scans, &changes, limit);
             Ok::<_, Error>((scans, changes, schedule))
         };
         let (scans, changes, schedule) = schedule_of(options.limit)?;
         runner.progress.expect_scans(schedule.scans() as u64);
         warn_of_small_disk(plan, self.folder, &schedule);
-        let ScanCounts { processed_scans, new_scans, changed_scans, retried_scans, removed_scans } =
-            ScanCounts::of(&schedule, &scans, &changes);
+        counts.add(&schedule, &scans, &changes);
+        let ScanCounts { processed_scans, new_scans, changed_scans, retried_scans, removed_scans } = counts;
         let left_out_scans = schedule.left_out_scans() as u64;
         let mut shared = process(runner, ledger, &scans, schedule, options)?;
-        while take_in(runner, ledger, options)? {
+        while execute_requests(runner, ledger, options)? {
             let left = options.limit.map(|limit| limit.saturating_sub(shared.ledger.processed_since(self.first_epoch)));
             let (scans, _, schedule) = schedule_of(left)?;
             shared = process(runner, ledger, &scans, schedule, options)?;
@@ -243,7 +254,8 @@ pub fn known_scans(scans: &RunScans, schedule: &Schedule) -> KnownScans {
     known
 }
 
-/// The scans of one run, by what happened to them.
+/// The scans of one run, by the reason of their processing.
+#[derive(Default)]
 struct ScanCounts {
     processed_scans: u64,
     new_scans: u64,
@@ -253,20 +265,18 @@ struct ScanCounts {
 }
 
 impl ScanCounts {
-    fn of(schedule: &Schedule, scans: &RunScans, changes: &ScanChanges) -> Self {
+    /// Adds the scans of a schedule.
+    fn add(&mut self, schedule: &Schedule, scans: &RunScans, changes: &ScanChanges) {
         let scheduled: BTreeSet<ScanId> =
             schedule.epochs().iter().flat_map(|work| &work.entries).map(|entry| entry.scan_id).collect();
-        let of = |entries: &mut dyn Iterator<Item = ScanId>| -> Vec<ScanId> {
-            entries.filter(|scan_id| scheduled.contains(scan_id)).collect()
-        };
-        let duplicates = changes.duplicates.iter().map(|(_, entry)| entry.scan_id);
-        Self {
-            processed_scans: schedule.scans() as u64,
-            new_scans: scheduled.iter().filter(|scan_id| !scans.committed.contains_key(scan_id)).count() as u64,
-            changed_scans: of(&mut changes.changed.iter().map(|entry| entry.scan_id)),
-            retried_scans: of(&mut changes.pending.iter().map(|entry| entry.scan_id).chain(duplicates)),
-            removed_scans: schedule.epochs().iter().flat_map(|work| work.removed.iter().copied()).collect(),
-        }
+        let is_scheduled = |scan_id: &ScanId| scheduled.contains(scan_id);
+        let changed = changes.changed.iter().map(|entry| entry.scan_id);
+        let retried = changes.pending.iter().chain(changes.duplicates.iter().map(|(_, entry)| entry));
+        self.processed_scans += schedule.scans() as u64;
+        self.new_scans += scheduled.iter().filter(|scan_id| !scans.committed.contains_key(scan_id)).count() as u64;
+        self.changed_scans.extend(changed.filter(is_scheduled));
+        self.retried_scans.extend(retried.map(|entry| entry.scan_id).filter(is_scheduled));
+        self.removed_scans.extend(schedule.epochs().iter().flat_map(|work| work.removed.iter().copied()));
     }
 }
 

@@ -38,7 +38,7 @@ impl EpochWork {
 pub struct Schedule {
     epochs: Vec<EpochWork>,
     left_out_scans: usize,
-    /// Whether the epochs are processed although requests wait.
+    /// Whether the epochs are processed even if there are requests.
     is_uninterrupted: bool,
 }
 
@@ -95,13 +95,13 @@ impl Schedule {
         Self { epochs, left_out_scans, is_uninterrupted }
     }
 
-    /// Returns the schedule with all its epochs processed although requests wait.
+    /// Returns the schedule with all its epochs processed even if there are requests.
     #[must_use]
     pub fn without_interruption(self) -> Self {
         Self { is_uninterrupted: true, ..self }
     }
 
-    /// Returns whether the epochs are processed although requests wait.
+    /// Returns whether the epochs are processed even if there are requests.
     pub fn is_uninterrupted(&self) -> bool {
         self.is_uninterrupted
     }

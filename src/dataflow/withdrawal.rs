@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::graph::Plan;
 use crate::id::{PatientKey, ScanDigest, ScanId, Tombstone};
 use crate::ingest::ScanEntry;
@@ -58,6 +58,7 @@ impl WithdrawalRequest {
                 leaving.insert(scan_id);
             } else if !withdrawn.contains(withdrawn.of_scan(scan_id)) {
                 return Err(Error::new(format!("expected a scan of the run, got {scan_id}"))
+                    .with_kind(ErrorKind::Refused)
                     .with_hint("`freetumor scans RUN --paths` lists the scans with their paths"));
             }
         }
@@ -70,6 +71,7 @@ impl WithdrawalRequest {
                 || withdrawn.contains(withdrawn.of_patient(patient));
             if !is_known {
                 return Err(Error::new(format!("expected a patient of the run, got {patient}"))
+                    .with_kind(ErrorKind::Refused)
                     .with_hint("the column `patient_key` of the table `scans` has the keys"));
             }
         }

@@ -15,10 +15,12 @@ use std::process::ExitStatus;
 /// ```
 #[cfg(unix)]
 pub fn is_killed(status: ExitStatus) -> bool {
+    // A shell reports the signal of its program as 128 + signal.
     matches!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9 | 15))
+        || matches!(status.code(), Some(137 | 143))
 }
 
-/// Returns whether a process was ended from outside, which this system does not tell.
+/// Returns false: this system does not report whether a process was ended from outside.
 #[cfg(not(unix))]
 pub fn is_killed(_: ExitStatus) -> bool {
     false

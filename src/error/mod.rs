@@ -38,6 +38,8 @@ pub enum ErrorKind {
     Stopped,
     /// A state of a run folder was removed: open the folder again.
     Purged,
+    /// A request was invalid; nothing was changed.
+    Refused,
 }
 
 /// An error that stops the run: location, expected and actual value, and a hint.

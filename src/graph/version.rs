@@ -34,11 +34,21 @@ impl Plan {
         Ok(self.with_stages(source, entry, own, &self.program_states(source)))
     }
 
-    /// Returns the index of the source with this name.
+    /// Returns the index of the source with this name, or `None` if the plan has no such source.
     pub fn source_index(&self, name: &str) -> Option<usize> {
         self.sources.iter().position(|node| node.name == name)
     }
 
+    /// Returns whether a mask reads label files for a scan, and none of them exists.
+    pub fn is_without_labels(&self, entry: &ScanEntry) -> bool {
+        let Some(source) = self.source_index(&entry.source) else { return false };
+        let Some(companions) = self.sources[source].source.companions(entry) else { return false };
+        let is_absent =
+            |states: Vec<FileState>| !states.is_empty() && states.iter().all(|state| *state == FileState::Absent);
+        self.masks_of(source).any(|(_, node)| is_absent(node.mask.file_states(&*companions)))
+    }
+
+    /// Returns the version of a scan that combines its own version with the files of its stages.
     fn with_stages(&self, source: usize, entry: &ScanEntry, own: ScanVersion, programs: &ProgramStates) -> ScanVersion {
         let SourceNode { source: archive, .. } = &self.sources[source];
         let mut files: Vec<(&str, Vec<FileState>)> =

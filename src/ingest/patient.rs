@@ -246,7 +246,7 @@ impl PatientSecret {
         hex::encode(&self.mac("setting", &[setting])[..8])
     }
 
-    /// Returns the tombstone of a withdrawn scan, patient or content, which `kind` tells apart.
+    /// Returns the tombstone of a withdrawn scan, patient or content digest; `kind` names which.
     pub(crate) fn tombstone(&self, kind: &str, id: &str) -> Tombstone {
         Tombstone::from_hash(&self.mac("withdrawn", &[kind, id]))
     }

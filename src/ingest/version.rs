@@ -1,11 +1,13 @@
 //! Versions of scans: hashes of the sizes and modification times of the files that the results of a scan depend on.
 //!
-//! A version needs no content: listing an archive again costs no decoding. It contains no names, because a name could be found by trial
-//! from a hash, so a file that is renamed within its DICOM folder is not a change.
+//! A version does not depend on content, so listing an archive again decodes nothing. Names are not part of a version, because a name could
+//! be guessed from its hash; a file that is renamed within its DICOM folder is therefore not a change.
 
 use std::fs::Metadata;
 use std::path::Path;
 use std::time::UNIX_EPOCH;
+
+use walkdir::WalkDir;
 
 use crate::id::{FieldHasher, ScanVersion};
 
@@ -44,10 +46,14 @@ impl FileState {
         Self::Present { bytes: metadata.len(), modified_ns: modified_ns(metadata) }
     }
 
-    /// Returns the states of a file, or of the files in a folder, sorted.
+    /// Returns the state of a file, or the states of all files below a folder, sorted.
     pub fn of_path(path: &Path) -> Vec<Self> {
-        let Ok(folder) = std::fs::read_dir(path) else { return vec![Self::of(path)] };
-        let mut states: Vec<_> = folder.filter_map(|entry| Some(Self::of(&entry.ok()?.path()))).collect();
+        if !path.is_dir() {
+            return vec![Self::of(path)];
+        }
+        let files = WalkDir::new(path).follow_links(true).into_iter().flatten();
+        let files = files.filter(|entry| !entry.file_type().is_dir());
+        let mut states: Vec<_> = files.map(|entry| Self::of(entry.path())).collect();
         states.sort_unstable();
         states
     }

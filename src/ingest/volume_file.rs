@@ -26,6 +26,7 @@ use super::format::{Format, START_BYTES};
 use super::raster::{FILE_BLOCK_BYTES, Limits};
 use super::{ScanHeader, metaimage, nifti, nrrd};
 use crate::error::{Fault, FaultKind};
+use crate::ingest::version::FileState;
 use crate::volume::{Labels, Volume};
 
 /// The files and folders that are read, in the messages of faults.
@@ -137,6 +138,16 @@ fn length_at_end(path: &Path) -> Result<u32, Fault> {
         .and_then(|_| file.read_exact(&mut length))
         .map_err(|error| Fault::read(FaultKind::Io, format!("the system cannot read the file: {}", error.kind())))?;
     Ok(u32::from_le_bytes(length))
+}
+
+/// Returns the states of a file and of the data file that its header names, or of the files below a folder.
+pub(super) fn file_states(path: &Path) -> Vec<FileState> {
+    let mut states = FileState::of_path(path);
+    let is_header = path
+        .extension()
+        .is_some_and(|ending| ["nhdr", "nrrd", "mhd", "mha"].iter().any(|known| ending.eq_ignore_ascii_case(known)));
+    states.extend(is_header.then(|| data_file(path)).flatten().map(|path| FileState::of(&path)));
+    states
 }
 
 /// Returns the path of the data file of a scan, or `None` if `path` is not a readable header whose voxels are in another file.

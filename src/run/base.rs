@@ -112,23 +112,37 @@ impl RunWriter {
 pub(super) fn finish_purge(folder: &RunFolder) -> Result<Vec<String>> {
     let Some(base) = folder.base() else { return Ok(Vec::new()) };
     let store = folder.store();
+    let is_earlier = |name: &str| epoch_of(name).is_some_and(|epoch| epoch <= base.epoch);
+    // The commit and the checkpoint of the base are read; its ingest manifest may name withdrawn scans.
+    let kept = [commit_name(base.epoch), checkpoint_name(base.epoch), base_name(base.epoch)];
+    let epochs: Vec<String> = store.list("epochs")?.into_iter().map(|name| format!("epochs/{name}")).collect();
+    let is_replaced = |name: &&String| is_earlier(name.trim_start_matches("epochs/")) && !kept.contains(name);
+    let ingest: Vec<String> = store.list("ingest")?.into_iter().filter(|name| is_earlier(name)).collect();
+    // These are removed last, so that their presence shows what is left to remove.
+    if ingest.is_empty() && !epochs.iter().any(|name| is_replaced(&name)) {
+        return Ok(Vec::new());
+    }
     let mut removed = Vec::new();
     let mut remove = |name: String| {
         store.purge(&name)?;
         removed.push(name);
         Ok::<_, Error>(())
     };
-    let epoch_of = |name: &str| name.get(..12).and_then(|number| number.parse::<u64>().ok());
-    let is_earlier = |name: &str| epoch_of(name).is_some_and(|epoch| epoch <= base.epoch);
-    // The commit and the checkpoint of the base are read; its ingest manifest may name withdrawn scans.
-    let kept = [commit_name(base.epoch), checkpoint_name(base.epoch), base_name(base.epoch)];
-    for name in store.list("epochs")?.iter().map(|name| format!("epochs/{name}")) {
-        if is_earlier(name.trim_start_matches("epochs/")) && !kept.contains(&name) {
-            remove(name)?;
+    if !base.withdrawn.is_empty() {
+        // Timings and results of requests name scans.
+        store.remove("telemetry")?;
+        for name in store.list("requests")?.into_iter().filter(|name| name.ends_with(".result.json")) {
+            store.remove(&format!("requests/{name}"))?;
         }
     }
-    for name in store.list("ingest")?.into_iter().filter(|name| is_earlier(name)) {
-        remove(format!("ingest/{name}"))?;
+    let named = named_files(folder, base.epoch)?;
+    for name in store.list(DATA)?.into_iter() {
+        // Files of an epoch that is being sealed are not named yet.
+        let is_open = epoch_of(&name).is_some_and(|epoch| Some(epoch) > folder.head());
+        let path = format!("{DATA}/{name}");
+        if !named.contains(&path) && !is_open {
+            remove(path)?;
+        }
     }
     for name in store.list("private")? {
         let is_earlier_base = name.starts_with("base-") && format!("private/{name}") != base.private_name();
@@ -136,19 +150,21 @@ pub(super) fn finish_purge(folder: &RunFolder) -> Result<Vec<String>> {
             remove(format!("private/{name}"))?;
         }
     }
-    if !base.withdrawn.is_empty() {
-        // Timings name scans.
-        store.remove("telemetry")?;
+    ["data", "private"].into_iter().try_for_each(|folder| store.sync_folder(folder))?;
+    for name in epochs.iter().filter(is_replaced) {
+        remove(name.clone())?;
     }
-    let named = named_files(folder, base.epoch)?;
-    for name in store.list(DATA)?.into_iter().map(|name| format!("{DATA}/{name}")) {
-        // Files of an epoch that is being sealed are not named yet.
-        let is_open = epoch_of(name.trim_start_matches("data/")).is_some_and(|epoch| Some(epoch) > folder.head());
-        if !named.contains(&name) && !is_open {
-            remove(name)?;
-        }
+    for name in ingest {
+        remove(format!("ingest/{name}"))?;
     }
+    ["epochs", "ingest"].into_iter().try_for_each(|folder| store.sync_folder(folder))?;
     Ok(removed)
+}
+
+/// Returns the number of an epoch with which a name starts; `None` for another name, such as one that starts with the id of a sample.
+fn epoch_of(name: &str) -> Option<u64> {
+    let number = name.split(['-', '.']).next()?;
+    number.parse().ok().filter(|epoch| epoch_name(*epoch) == number)
 }
 
 /// Returns the paths of all files that the states from an epoch on name.
@@ -171,4 +187,19 @@ fn named_files(folder: &RunFolder, first: u64) -> Result<HashSet<String>> {
     let pairs = pairs::read_pairs(&**folder.store(), &lists)?;
     named.extend(pairs.iter().flat_map(Pair::files).map(|file| file.path));
     Ok(named)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_numbers_of_epochs_are_read_from_names() {
+        assert_eq!(epoch_of("000000000012-abc.parquet"), Some(12));
+        assert_eq!(epoch_of("000000000012.checkpoint.json"), Some(12));
+        // The id of a sample may start with digits only.
+        assert_eq!(epoch_of("734509123412abcd-00ff.image.nii.gz"), None);
+        assert_eq!(epoch_of("7345091234121234-00ff.image.nii.gz"), None);
+        assert_eq!(epoch_of("base-000000000012-abc.jsonl"), None);
+    }
 }

@@ -1,11 +1,11 @@
-//! Requests to the process that writes a run folder: files that it takes in between two epochs.
+//! Requests to the process that writes a run folder: files that this process executes between two epochs.
 //!
 //! ```text
 //! RUN/requests/ID.json          a request
 //! RUN/requests/ID.result.json   its result, which the requesting process removes
 //! ```
 //!
-//! A request stays until it is done, so a request to a process that ends is taken in by the next run.
+//! A request remains until it is executed: if the process ends before, the next run executes the request.
 
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
@@ -24,7 +24,7 @@ use crate::store::{DurableFolder, DurableStorage, canonical};
 /// The folder of requests.
 const REQUESTS: &str = "requests";
 
-/// Interval at which a requesting process looks for its result.
+/// Interval at which a requesting process polls for the result.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A request to the process that writes a run folder.
@@ -37,7 +37,7 @@ pub enum Request {
         scans: BTreeSet<ScanId>,
         /// The patients.
         patients: BTreeSet<PatientKey>,
-        /// Whether scans of equal content are withdrawn under every name.
+        /// Whether other scans of equal content are withdrawn too.
         by_content: bool,
         /// Whether earlier states are deleted.
         purge: bool,
@@ -66,7 +66,7 @@ pub type RequestId = String;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Response {
-    /// The request is done; the value is what the command prints as JSON.
+    /// The result of the request, as the command prints it with `--json`.
     Done(Json),
     /// The request was refused.
     Refused {
@@ -83,7 +83,7 @@ impl From<Error> for Response {
     }
 }
 
-/// Writes a request for the process that writes a run folder.
+/// Writes a request to the process that writes a run folder, and returns the id of the request.
 ///
 /// # Errors
 /// If the file cannot be written.
@@ -97,7 +97,7 @@ pub fn submit(run: &Path, request: &Request) -> Result<RequestId> {
 /// Waits for the result of a request, and removes it.
 ///
 /// # Errors
-/// If the result cannot be read, or no process writes to the run folder any more; the request is then taken in by the next run.
+/// If the result cannot be read, or no process writes to the run folder any more; the next run then executes the request.
 pub fn wait(run: &Path, id: &RequestId) -> Result<Response> {
     let store = DurableFolder::local(run);
     let name = result_of(id);
@@ -109,20 +109,20 @@ pub fn wait(run: &Path, id: &RequestId) -> Result<Response> {
             return canonical::parse(&text, &store.display_path(&name));
         }
         if is_ended {
-            let message = format!("the process that wrote {} ended before it took in the request", run.display());
-            return Err(Error::new(message).with_hint("the next run into this folder takes it in"));
+            let message = format!("the process that wrote {} ended before it executed the request", run.display());
+            return Err(Error::new(message).with_hint("run the pipeline again to execute the request"));
         }
         std::thread::sleep(POLL_INTERVAL);
     }
 }
 
-/// Returns the requests that wait in a run folder, in the order of their names. A file that is no request is answered and skipped.
+/// Returns the requests in a run folder, in the order of their names. A file that is not a valid request is refused and skipped.
 ///
 /// # Errors
 /// If the requests cannot be read.
-pub fn waiting(store: &Arc<dyn DurableStorage>) -> Result<Vec<(RequestId, Request)>> {
+pub fn read_requests(store: &Arc<dyn DurableStorage>) -> Result<Vec<(RequestId, Request)>> {
     let mut requests = Vec::new();
-    for id in waiting_ids(&**store)? {
+    for id in request_ids(&**store)? {
         let path = path_of(&id);
         let Some(text) = store.read(&path)? else { continue };
         match canonical::parse(&text, &store.display_path(&path)) {
@@ -133,10 +133,10 @@ pub fn waiting(store: &Arc<dyn DurableStorage>) -> Result<Vec<(RequestId, Reques
     Ok(requests)
 }
 
-/// Returns whether requests wait in a run folder.
-pub fn are_waiting(store: &dyn DurableStorage) -> bool {
+/// Returns whether a run folder contains requests.
+pub fn has_requests(store: &dyn DurableStorage) -> bool {
     // A folder that cannot be listed is reported when the requests are read.
-    waiting_ids(store).is_ok_and(|ids| !ids.is_empty())
+    request_ids(store).is_ok_and(|ids| !ids.is_empty())
 }
 
 /// Writes the result of a request and removes the request.
@@ -149,7 +149,7 @@ pub fn finish(store: &dyn DurableStorage, id: &RequestId, response: &Response) -
     store.remove(&path_of(id))
 }
 
-fn waiting_ids(store: &dyn DurableStorage) -> Result<Vec<RequestId>> {
+fn request_ids(store: &dyn DurableStorage) -> Result<Vec<RequestId>> {
     let names = store.list(REQUESTS)?.into_iter();
     let ids = names.filter_map(|name| Some(name.strip_suffix(".json")?.to_owned()));
     Ok(ids.filter(|id| !id.contains('.')).collect())
@@ -171,16 +171,16 @@ mod tests {
     fn request_is_answered_and_removed() {
         let folder = tempfile::tempdir().unwrap();
         let store: Arc<dyn DurableStorage> = Arc::new(DurableFolder::local(folder.path()));
-        assert!(!are_waiting(&*store));
+        assert!(!has_requests(&*store));
         let request = Request::Vacuum { keep_epochs: 3 };
         let id = submit(folder.path(), &request).unwrap();
         store.replace("requests/0.json", &mut |out| out.write_all(b"no request")).unwrap();
-        assert_eq!(waiting(&store).unwrap(), [(id.clone(), request)]);
+        assert_eq!(read_requests(&store).unwrap(), [(id.clone(), request)]);
         assert!(matches!(wait(folder.path(), &"0".to_owned()).unwrap(), Response::Refused { .. }));
         let error = wait(folder.path(), &id).unwrap_err();
-        assert!(error.hint().unwrap().contains("next run"), "{error}");
+        assert!(error.hint().unwrap().contains("run the pipeline again"), "{error}");
         finish(&*store, &id, &Response::Done(Json::Null)).unwrap();
-        assert!(!are_waiting(&*store));
+        assert!(!has_requests(&*store));
         assert_eq!(wait(folder.path(), &id).unwrap(), Response::Done(Json::Null));
         assert!(store.list("requests").unwrap().is_empty());
     }

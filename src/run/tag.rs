@@ -8,7 +8,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::{RunFolder, RunWriter};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::store::canonical;
 
 /// The folder of tags.
@@ -155,7 +155,8 @@ impl RunWriter {
     pub fn tag(&self, name: &TagName) -> Result<Tag> {
         let head = self.head();
         let Some(epoch) = head.epoch else {
-            return Err(Error::new("expected a run folder with a commit, got none").with_hint("run the pipeline first"));
+            let error = Error::new("expected a run folder with a commit, got none").with_kind(ErrorKind::Refused);
+            return Err(error.with_hint("run the pipeline first"));
         };
         let tag = Tag { name: name.clone(), epoch, commit: head.sha256.clone() };
         let (store, path) = (self.folder().store(), tag_path(name));
@@ -163,7 +164,8 @@ impl RunWriter {
             let existing: Tag = canonical::parse(&text, &store.display_path(&path))?;
             if existing != tag {
                 let message = format!("the tag {name} names commit {}, not commit {epoch}", existing.epoch);
-                return Err(Error::new(message).with_hint("tags never change: choose another name"));
+                let hint = "tags never change: choose another name";
+                return Err(Error::new(message).with_kind(ErrorKind::Refused).with_hint(hint));
             }
         }
         store.create(&path, &canonical::pretty(&tag)?)?;

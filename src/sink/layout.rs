@@ -54,7 +54,7 @@ impl<'a> Projection<'a> {
     /// Removes links to committed files that were not linked again, and returns the paths of all other files among the samples, which
     /// are kept: they belong to the user. Hidden files are ignored. Call this method after the last link.
     pub(super) fn remove_stale(&self) -> Result<Vec<String>> {
-        let mut foreign = Vec::new();
+        let (mut foreign, mut committed) = (Vec::new(), None);
         for (folder, links) in &self.folders {
             if links.present.is_subset(&links.required) {
                 continue;
@@ -64,7 +64,11 @@ impl<'a> Projection<'a> {
             for name in names.filter(|name| !name.starts_with('.') && !links.required.contains(&hash(name))) {
                 let path = format!("{folder}/{name}");
                 let mut is_committed = false;
-                for file in committed_files(&name) {
+                let all = match &mut committed {
+                    Some(all) => all,
+                    None => committed.insert(self.store.list(DATA)?),
+                };
+                for file in committed_files(&name, all) {
                     is_committed |= self.store.is_link(&file, &path)?;
                 }
                 if is_committed { self.store.remove(&path)? } else { foreign.push(path) }
@@ -79,10 +83,14 @@ impl<'a> Projection<'a> {
     }
 }
 
-/// Returns the committed files to which a file of that name in a layout may be a link: a shard, or the image or label of a sample.
-fn committed_files(name: &str) -> [String; 3] {
+/// Returns the committed files to which a file of that name in a layout may be a link: a shard, or the images and labels of a sample. `all` are
+/// the sorted names of committed files.
+fn committed_files(name: &str, all: &[String]) -> Vec<String> {
     let sample = name.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default();
-    [format!("{DATA}/{name}"), format!("{DATA}/{sample}.image.nii.gz"), format!("{DATA}/{sample}.label.nii.gz")]
+    let start = format!("{sample}-");
+    let first = all.partition_point(|file| *file < start);
+    let of_sample = all[first..].iter().take_while(|file| !sample.is_empty() && file.starts_with(&start));
+    std::iter::once(format!("{DATA}/{name}")).chain(of_sample.map(|file| format!("{DATA}/{file}"))).collect()
 }
 
 fn hash(name: &str) -> u64 {

@@ -54,18 +54,24 @@ pub struct Pair {
 impl Pair {
     /// Returns the path of the image, relative to the run folder.
     pub fn image_path(&self) -> String {
-        format!("{DATA}/{}.image.nii.gz", self.sample_id)
+        format!("{DATA}/{}-{}.image.nii.gz", self.sample_id, digits(&self.image))
     }
 
     /// Returns the path of the label, relative to the run folder.
     pub fn label_path(&self) -> String {
-        format!("{DATA}/{}.label.nii.gz", self.sample_id)
+        format!("{DATA}/{}-{}.label.nii.gz", self.sample_id, digits(&self.label))
     }
 
     /// Returns image and label as committed files.
     pub fn files(&self) -> [FileEntry; 2] {
         [entry(self.image_path(), PAIRS, &self.image, 1), entry(self.label_path(), PAIRS, &self.label, 1)]
     }
+}
+
+/// Returns the digits of a digest in the name of a file: a scan that was saved again in another format or place may have the same sample, but
+/// other bytes.
+fn digits(digest: &FileDigest) -> &str {
+    digest.sha256.get(..16).unwrap_or(&digest.sha256)
 }
 
 /// Publishes the files of the samples and the list of files. Committed samples keep their files.

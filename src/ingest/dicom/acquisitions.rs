@@ -12,7 +12,7 @@ use super::decoder::Decoder;
 use super::geometry::{self, EvenStack, FEWEST_SLICES, SAME_POSITION_MM, SlicePose};
 use super::keys::{ELEMENTS, Meaning};
 use super::numbering::{NumberedSlice, interleaved_fault, interleaved_passes, is_monotone, repeated_numbers, runs};
-use super::passes::are_neighbours_alike;
+use super::passes::are_neighbours_consistent;
 use super::slice::Slice;
 use super::stack::{Stack, pose};
 use crate::error::Fault;
@@ -106,13 +106,13 @@ impl<'a> Group<'a> {
         let Some(passes) = interleaved_passes(&numbered) else { return Ok(None) };
         let is_one = passes == 2
             && !(0..ELEMENTS.len()).any(|key| self.differs_by_pass(slices, key))
-            && self.are_alike(slices)?;
+            && self.are_consistent(slices)?;
         Ok((!is_one).then(|| interleaved_fault(passes)))
     }
 
     /// Returns whether the pixels of slices, in order of their position, are those of one acquisition.
-    fn are_alike(&self, slices: &[usize]) -> Result<bool, Fault> {
-        are_neighbours_alike(slices.len(), |rank| self.comparison.hu_of(slices[rank]))
+    fn are_consistent(&self, slices: &[usize]) -> Result<bool, Fault> {
+        are_neighbours_consistent(slices.len(), |rank| self.comparison.hu_of(slices[rank]))
     }
 
     /// Returns whether the first, third, fifth … slice have other values of an element than the slices between them. One value per slice
@@ -165,7 +165,7 @@ impl<'a> Group<'a> {
             let mut alternates = self.alternates(&unique, key, parts.len());
             // Scanners that count each rotation alternate between two values, too: then the pixels decide.
             if alternates && is_numbered && matches!(element.meaning, Meaning::Acquisition | Meaning::Exposure) {
-                alternates = parts.len() == 2 && !self.are_alike(&unique)?;
+                alternates = parts.len() == 2 && !self.are_consistent(&unique)?;
             }
             let mut is_split = follows || alternates;
             for part in &parts {

@@ -21,7 +21,7 @@ const MAX_DEVIATIONS: f64 = 6.5;
 ///
 /// # Errors
 /// Returns the faults of `hu_of`.
-pub(super) fn are_neighbours_alike(
+pub(super) fn are_neighbours_consistent(
     count: usize,
     mut hu_of: impl FnMut(usize) -> Result<Voxels, Fault>,
 ) -> Result<bool, Fault> {
@@ -67,8 +67,8 @@ mod tests {
     use crate::random::Key;
     use crate::volume::Array3;
 
-    /// Returns whether twenty slices of a sphere in air are alike, with noise, and with every second slice brighter and moved.
-    fn are_alike(noise_hu: f64, second_hu: f64, moved: f64) -> bool {
+    /// Returns whether twenty slices of a sphere in air are consistent, with noise, and with every second slice brighter and moved.
+    fn are_consistent(noise_hu: f64, second_hu: f64, moved: f64) -> bool {
         let hu_of = |slice: usize| {
             let (is_second, z) = (slice % 2 == 1, slice as f64 - 9.5);
             let [offset_hu, x_moved] = if is_second { [second_hu, moved] } else { [0.0; 2] };
@@ -80,24 +80,27 @@ mod tests {
             };
             Ok(Voxels::F32(Array3::from_fn([32, 32, 1], value)))
         };
-        are_neighbours_alike(20, hu_of).unwrap()
+        are_neighbours_consistent(20, hu_of).unwrap()
     }
 
     #[test]
-    fn one_acquisition_is_alike_with_and_without_noise() {
+    fn slices_of_one_acquisition_are_consistent_with_and_without_noise() {
         for noise_hu in [0.0, 1.0, 5.0, 20.0] {
-            assert!(are_alike(noise_hu, 0.0, 0.0), "{noise_hu} HU");
+            assert!(are_consistent(noise_hu, 0.0, 0.0), "{noise_hu} HU");
         }
         let ramp = |slice: usize| Ok(Voxels::F32(Array3::filled([4, 4, 1], 100.0 * slice as f32)));
-        assert!(are_neighbours_alike(12, ramp).unwrap());
+        assert!(are_neighbours_consistent(12, ramp).unwrap());
     }
 
     #[test]
-    fn brighter_or_moved_second_slices_are_not_alike() {
+    fn brighter_or_moved_second_slices_are_inconsistent() {
         for (noise_hu, second_hu, moved) in [(0.0, 5.0, 0.0), (10.0, 5.0, 0.0), (10.0, -40.0, 0.0), (2.0, 0.0, 3.0)] {
-            assert!(!are_alike(noise_hu, second_hu, moved), "{noise_hu} HU of noise, {second_hu} HU, {moved} pixels");
+            assert!(
+                !are_consistent(noise_hu, second_hu, moved),
+                "{noise_hu} HU of noise, {second_hu} HU, {moved} pixels"
+            );
         }
-        assert!(!are_neighbours_alike(4, |_| Ok(Voxels::F32(Array3::filled([4, 4, 1], 0.0)))).unwrap());
+        assert!(!are_neighbours_consistent(4, |_| Ok(Voxels::F32(Array3::filled([4, 4, 1], 0.0)))).unwrap());
     }
 
     #[test]
@@ -105,6 +108,6 @@ mod tests {
         let fault = || Fault::read(FaultKind::Truncated, "damaged");
         let read =
             |slice: usize| if slice == 5 { Err(fault()) } else { Ok(Voxels::F32(Array3::filled([4, 4, 1], 0.0))) };
-        assert_eq!(are_neighbours_alike(9, read), Err(fault()));
+        assert_eq!(are_neighbours_consistent(9, read), Err(fault()));
     }
 }

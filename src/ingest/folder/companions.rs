@@ -120,7 +120,7 @@ impl Companions for FolderCompanions {
     }
 
     fn file_states(&self, pattern: &str) -> Vec<FileState> {
-        self.path_of(pattern).map_or_else(|_| Vec::new(), |path| FileState::of_path(&path))
+        self.path_of(pattern).map_or_else(|_| Vec::new(), |path| volume_file::file_states(&path))
     }
 
     fn exists(&self, pattern: &str) -> bool {

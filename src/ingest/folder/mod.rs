@@ -173,7 +173,9 @@ impl FolderSource {
         if found.kind != PathKind::Folder {
             return vec![entry(found.key.clone(), ScanFiles::of_unread(&found, &[]), None)];
         }
-        let folder = self.list_folder(&self.root.join(path_of(&found.key))).unwrap_or_default();
+        let Ok(folder) = self.list_folder(&self.root.join(path_of(&found.key))) else {
+            return vec![entry(found.key.clone(), ScanFiles::unreadable(), None)];
+        };
         remarks.add_folder(&folder);
         let other_files = folder.other_files.clone();
         let series = folder.into_scans();

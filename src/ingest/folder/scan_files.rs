@@ -28,6 +28,12 @@ impl ScanFiles {
         Self { bytes: series.bytes(), modified_s: series.modified_s(), version: version.finish() }
     }
 
+    /// Returns the version of a folder that cannot be listed.
+    pub fn unreadable() -> Self {
+        let version = VersionHasher::new().add_files("scan", [FileState::Absent]);
+        Self { bytes: 0, modified_s: 0, version: version.finish() }
+    }
+
     /// Returns the version of a path that is not a scan; reading it is a fault.
     pub fn of_unread(found: &MatchedPath, files: &[FileState]) -> Self {
         let version = VersionHasher::new().add_files("scan", [found.state]).add_files("folder", files.iter().copied());

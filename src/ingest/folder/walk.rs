@@ -67,7 +67,15 @@ pub(super) fn find(root: &Path, include: &GlobSet, exclude: &GlobSet) -> io::Res
         if is_folder {
             walk.skip_current_dir();
         }
-        let Ok(metadata) = entry.metadata() else { continue };
+        let metadata = match entry.metadata() {
+            Ok(metadata) => metadata,
+            Err(error) if error.io_error().map(io::Error::kind) == Some(io::ErrorKind::NotFound) => continue,
+            Err(_) => {
+                let (kind, state) = (PathKind::Unreadable, FileState::Absent);
+                found.push(MatchedPath { key: key_of(relative), kind, bytes: 0, modified_s: 0, state });
+                continue;
+            }
+        };
         found.push(MatchedPath {
             key: key_of(relative),
             kind: if is_folder { PathKind::Folder } else { PathKind::File },

@@ -30,6 +30,7 @@ use super::folder::{FolderCompanions, resolve};
 use super::label_names::data_set_label_names;
 use super::patient::{PatientConfig, PatientRule, PatientSecret};
 use super::version::{FileState, VersionHasher, modified_s};
+use super::volume_file::file_states;
 use super::{Companions, Scan, ScanEntry, ScanHeader, Source, Structures, content_digest, nifti, volume_file};
 use crate::error::{ConfigError, Fault, FaultKind, Result, Stage};
 use crate::id::ScanVersion;
@@ -87,7 +88,7 @@ impl ListSource {
     }
 
     fn version_of(&self, listed: &ListEntry) -> ScanVersion {
-        VersionHasher::new().add_files("scan", [FileState::of(&self.root.join(&listed.image))]).finish()
+        VersionHasher::new().add_files("scan", file_states(&self.root.join(&listed.image))).finish()
     }
 
     fn list_entry(&self, entry: &ScanEntry) -> Result<&ListEntry, Fault> {
@@ -204,7 +205,7 @@ impl Companions for ListCompanions {
 
     fn file_states(&self, pattern: &str) -> Vec<FileState> {
         match &self.label {
-            Some(path) if pattern == LABEL => FileState::of_path(path),
+            Some(path) if pattern == LABEL => file_states(path),
             _ => self.folder.file_states(pattern),
         }
     }

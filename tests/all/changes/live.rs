@@ -14,7 +14,7 @@ use super::failures::disturbed;
 use super::withdrawals::{scan_request, withdraw_from};
 
 #[test]
-fn running_process_takes_in_requests_between_epochs() {
+fn running_process_executes_requests_between_epochs() {
     let archive = Archive::new();
     for (content, case) in ["a", "b", "c", "d", "e", "f", "g"].into_iter().enumerate() {
         archive.add(case, content);
@@ -24,11 +24,11 @@ fn running_process_takes_in_requests_between_epochs() {
     let scan = archive.scan_id(first);
     let (is_submitted, waiting) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     std::thread::scope(|scope| {
-        let (submitted, seen) = (Arc::clone(&is_submitted), Arc::clone(&waiting));
+        let (submitted, started) = (Arc::clone(&is_submitted), Arc::clone(&waiting));
         let running = scope.spawn(|| {
             disturbed(&archive, move |_| {
                 // The first scans wait until the request is there.
-                seen.store(true, Ordering::SeqCst);
+                started.store(true, Ordering::SeqCst);
                 while !submitted.load(Ordering::SeqCst) {
                     std::thread::sleep(Duration::from_millis(5));
                 }

@@ -1,4 +1,4 @@
-//! Tests of run folders whose sources change between runs: rows and samples are those of a run that saw only the last state.
+//! Tests of run folders whose sources change between runs: rows and samples are those of a run that ingested only the last state.
 
 mod archive;
 mod failures;
@@ -53,7 +53,7 @@ fn changed_scan_is_processed_again_and_only_it() {
 }
 
 #[test]
-fn changed_and_added_label_files_are_seen() {
+fn changed_and_added_label_files_are_detected() {
     let (archive, before) = archive_of_four();
     archive.write_labels("c", 2, false);
     archive.write_scan("e", 9);
@@ -185,4 +185,54 @@ fn changes_have_the_same_bytes_for_any_number_of_workers_and_threads() {
         crate::dataflow::committed(&archive.path("run"))
     });
     assert!(runs[0] == runs[1]);
+}
+
+#[test]
+fn duplicate_is_processed_although_the_run_ended_after_its_original_changed() {
+    let archive = Archive::new();
+    for case in ["a", "b"] {
+        archive.add(case, 1);
+    }
+    assert_eq!(archive.run("run").unwrap().duplicates, 1);
+    let content = archive.content("run");
+    let original = content.scans.iter().find(|row| row["status"] == "done").unwrap()["scan_id"].clone();
+    let original = if original == archive.scan_id("a").to_string() { "a" } else { "b" };
+    archive.add(original, 2);
+    // The limit ends the run before the duplicate.
+    let limited = RunOptions { limit: Some(1), ..RunOptions::default() };
+    let report = archive.run_with("run", 3, &limited).unwrap();
+    assert_eq!((report.changed_scans.len(), report.left_out_scans, report.duplicates), (1, 1, 1));
+    let report = archive.run("run").unwrap();
+    assert_eq!((report.retried_scans.len(), report.duplicates), (1, 0));
+    assert_as_new(&archive, "a limit");
+}
+
+#[cfg(unix)]
+#[test]
+fn disk_behind_links_or_labels_that_is_not_mounted_changes_nothing() {
+    let archive = Archive::new();
+    for (content, case) in ["a", "b", "c", "d"].into_iter().enumerate() {
+        archive.add(case, content);
+        for name in ["ct.nii", "labels.nii"] {
+            let (disk, link) = (archive.path(&format!("disk/{case}-{name}")), archive.path("ct").join(case).join(name));
+            std::fs::create_dir_all(disk.parent().unwrap()).unwrap();
+            std::fs::rename(&link, &disk).unwrap();
+            std::os::unix::fs::symlink(&disk, &link).unwrap();
+        }
+    }
+    archive.run("run").unwrap();
+    let before = archive.content("run");
+    for name in ["ct.nii", "labels.nii"] {
+        let moved = |case: &str| archive.path(&format!("disk/{case}-{name}"));
+        for case in ["a", "b", "c"] {
+            std::fs::rename(moved(case), moved(case).with_extension("away")).unwrap();
+        }
+        let error = archive.run("run").unwrap_err();
+        assert!(error.to_string().contains("has lost 3 of 4 scans"), "{name}: {error}");
+        for case in ["a", "b", "c"] {
+            std::fs::rename(moved(case).with_extension("away"), moved(case)).unwrap();
+        }
+        assert_eq!(archive.run("run").unwrap().processed_scans, 0, "{name}");
+    }
+    assert_eq!(archive.content("run"), before);
 }

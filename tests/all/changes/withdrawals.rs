@@ -154,7 +154,7 @@ fn purge_leaves_no_trace_of_a_patient() {
     let folder = RunFolder::open(&run).unwrap();
     let error = folder.snapshot(Some(0)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Purged, "{error}");
-    // The run goes on as if the patient had never been in it.
+    // The next runs are those of a run that never ingested the patient.
     assert_eq!(archive.run("run").unwrap().processed_scans, 0);
     archive.add("f", 6);
     assert_eq!(archive.run("run").unwrap().new_scans, 1);
@@ -165,7 +165,7 @@ fn purge_leaves_no_trace_of_a_patient() {
 }
 
 #[test]
-fn reader_whose_state_was_purged_is_told_to_open_the_folder_again() {
+fn reader_of_purged_state_fails_with_hint_to_reopen() {
     let (archive, _) = archive_of_four();
     let reader = RunFolder::open(archive.path("run")).unwrap();
     let files = reader.files("samples", None).unwrap();
