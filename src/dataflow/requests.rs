@@ -1,39 +1,18 @@
 //! Requests of other processes, which a run executes between two epochs.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use serde_json::json;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{ColumnCondition, FaultRecord};
-use crate::run::requests::{Request, Response, finish, has_requests, read_requests};
-use crate::store::DurableStorage;
+use crate::run::requests::{Request, Response, finish, read_requests};
 
 use super::changes::ScanChanges;
-use super::run::{current_entries, process};
+use super::process::{current_entries, process};
 use super::schedule::Schedule;
 use super::withdrawal::{WithdrawalRequest, apply_withdrawal};
 use super::{Ledger, RunOptions, StageRunner};
-
-/// The decision whether a run ends its epochs early to execute requests: the same for all workers, which reach it at different times.
-pub(super) struct Interruption {
-    store: Arc<dyn DurableStorage>,
-    /// Whether requests existed when this number of epochs had been fed to the dataflow.
-    decided: Mutex<HashMap<usize, bool>>,
-}
-
-impl Interruption {
-    pub fn new(store: Arc<dyn DurableStorage>) -> Self {
-        Self { store, decided: Mutex::default() }
-    }
-
-    /// Returns whether a worker stops after `epochs` epochs.
-    pub fn ends_after(&self, epochs: usize) -> bool {
-        let mut decided = self.decided.lock().unwrap_or_else(PoisonError::into_inner);
-        *decided.entry(epochs).or_insert_with(|| has_requests(&*self.store))
-    }
-}
 
 /// Executes all requests and returns whether there were any. A refused request does not end the run.
 ///

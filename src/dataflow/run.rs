@@ -1,6 +1,6 @@
 //! Execution of a plan into a run folder.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,35 +14,14 @@ use crate::ingest::ScanEntry;
 use crate::record::{FaultRecord, Split, Status};
 use crate::run::RunFolder;
 
-use super::build::SharedState;
 use super::changes::{Listing, RunScans, ScanChanges, check_missing};
-use super::deduplicate::KnownScans;
-use super::drive::drive;
-use super::pool::Pool;
+use super::options::RunOptions;
+use super::process::{current_entries, process};
 use super::report::{NetworkUse, RunReport, StepSum};
-use super::requests::{Interruption, execute_requests};
+use super::requests::execute_requests;
 use super::schedule::Schedule;
 use super::telemetry::{Step, Telemetry};
-use super::{Abort, Budget, Epoch, Ledger, Progress, StageRunner};
-
-/// Options of a run. They do not change the results.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RunOptions {
-    /// Number of timely workers.
-    pub workers: usize,
-    /// Number of threads of the pool.
-    pub threads: usize,
-    /// Memory budget of all open scans in bytes.
-    pub memory_bytes: u64,
-    /// Maximum number of new scans to ingest; all if absent.
-    pub limit: Option<usize>,
-}
-
-impl Default for RunOptions {
-    fn default() -> Self {
-        Self { workers: 1, threads: 2, memory_bytes: 8 << 30, limit: None }
-    }
-}
+use super::{Epoch, Ledger, Progress, StageRunner};
 
 /// Runs a plan into a new folder or resumes an existing one.
 ///
@@ -92,19 +71,6 @@ pub fn retry(
         let pending = pending.iter().filter(|entry| is_open(entry)).cloned().collect();
         Ok(ScanChanges { pending, ..ScanChanges::default() })
     })
-}
-
-/// Returns scans as they are in their sources now; a scan that no longer exists keeps its version, so that its processing shows the change.
-pub(super) fn current_entries(plan: &Plan, ledger: &Ledger, scans: &HashSet<ScanId>) -> Result<Vec<ScanEntry>> {
-    let mut entries = ledger.entries_of(scans)?;
-    for entry in &mut entries {
-        if let Some(source) = plan.source_index(&entry.source)
-            && let Ok(version) = plan.current_version(source, entry)
-        {
-            entry.version = version;
-        }
-    }
-    Ok(entries)
 }
 
 /// A process that writes a run folder.
@@ -213,47 +179,6 @@ impl<'a> Session<'a> {
     }
 }
 
-/// Processes the epochs of a schedule, up to requests that wait, and returns the state of the run after the last commit.
-pub(super) fn process(
-    runner: &Arc<StageRunner>,
-    ledger: &Arc<Ledger>,
-    scans: &RunScans,
-    schedule: Schedule,
-    options: &RunOptions,
-) -> Result<SharedState> {
-    let nodes = runner.plan.nodes.len() + 2;
-    let in_flight = 2 * options.threads;
-    let shared = SharedState {
-        known: Arc::new(known_scans(scans, &schedule)),
-        runner: Arc::clone(runner),
-        ledger: Arc::clone(ledger),
-        interruption: Arc::new(Interruption::new(ledger.store())),
-        // Each queue has room for all items of all operators.
-        pool: Pool::start(options.threads, options.workers * nodes * in_flight)?,
-        budget: Budget::new(options.memory_bytes),
-        abort: Arc::new(Abort::default()),
-        in_flight,
-    };
-    if !schedule.is_empty() {
-        execute(options.workers, &shared, schedule)?;
-    }
-    Ok(shared)
-}
-
-/// Returns the digests of the done scans of a run, and the epochs of the schedule in which they are processed again or removed.
-pub fn known_scans(scans: &RunScans, schedule: &Schedule) -> KnownScans {
-    let known = KnownScans::new(scans.withdrawn.clone());
-    for (&scan_id, scan) in &scans.committed {
-        if let Some(digest) = scan.digest.filter(|_| scan.status == Status::Done) {
-            known.add(digest, scan.epoch, scan_id);
-        }
-    }
-    for work in schedule.epochs().iter().filter(|work| work.replaces) {
-        work.scan_ids().for_each(|scan_id| known.replace(scan_id, work.epoch));
-    }
-    known
-}
-
 /// The scans of one run, by the reason of their processing.
 #[derive(Default)]
 struct ScanCounts {
@@ -348,19 +273,4 @@ fn network_uses(plan: &Plan) -> Vec<NetworkUse> {
         uses.extend(costs.map(|(phase, cost)| NetworkUse { node: node.to_owned(), phase, cost }));
     }
     uses
-}
-
-fn execute(workers: usize, shared: &SharedState, schedule: Schedule) -> Result<()> {
-    let config = if workers > 1 { timely::Config::process(workers) } else { timely::Config::thread() };
-    let (shared_state, schedule) = (shared.clone(), Arc::new(schedule));
-    let guards = timely::execute(config, move |worker| drive(worker, &shared_state, &schedule))
-        .map_err(|cause| Error::new(format!("cannot start {workers} workers: {cause}")))?;
-    let results: Vec<_> = guards.join();
-    if let Some(error) = shared.abort.take() {
-        return Err(error);
-    }
-    match results.into_iter().find_map(Result::err) {
-        Some(cause) => Err(Error::new(format!("a worker failed: {cause}"))),
-        None => Ok(()),
-    }
 }

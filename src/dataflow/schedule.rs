@@ -6,10 +6,10 @@ use std::sync::Arc;
 use crate::graph::Plan;
 use crate::id::{ScanId, Tombstone};
 use crate::ingest::ScanEntry;
+use crate::run::EpochChanges;
 
 use super::Epoch;
 use super::changes::{RunScans, ScanChanges};
-use super::withdrawal::Withdrawal;
 
 /// The changes of one epoch, in the order of its manifest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -70,16 +70,11 @@ impl Schedule {
         Self { epochs, left_out_scans, is_uninterrupted: false }.with_replacements(scans)
     }
 
-    /// Creates the schedule of a withdrawal, which is one epoch.
-    pub fn of_withdrawal(next: Epoch, scans: &RunScans, withdrawal: &Withdrawal) -> Self {
-        let Withdrawal { scans: removed, duplicates, tombstones } = withdrawal;
-        let work = EpochWork {
-            epoch: next,
-            entries: duplicates.iter().cloned().map(Arc::new).collect(),
-            removed: removed.iter().copied().collect(),
-            withdrawn: tombstones.clone(),
-            replaces: true,
-        };
+    /// Creates a schedule of one epoch, which is processed even if there are requests.
+    pub fn of_epoch(epoch: Epoch, changes: EpochChanges, scans: &RunScans) -> Self {
+        let EpochChanges { entries, removed, withdrawn } = changes;
+        let entries = entries.into_iter().map(Arc::new).collect();
+        let work = EpochWork { epoch, entries, removed, withdrawn, replaces: true };
         Self { epochs: vec![work], left_out_scans: 0, is_uninterrupted: true }.with_replacements(scans)
     }
 

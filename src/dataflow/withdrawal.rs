@@ -11,10 +11,10 @@ use crate::graph::Plan;
 use crate::id::{PatientKey, ScanDigest, ScanId, Tombstone};
 use crate::ingest::ScanEntry;
 use crate::record::FileEntry;
-use crate::run::Withdrawn;
+use crate::run::{EpochChanges, Withdrawn};
 
 use super::changes::{RunScans, ScanChanges};
-use super::run::{current_entries, process};
+use super::process::{current_entries, process};
 use super::schedule::Schedule;
 use super::telemetry::Telemetry;
 use super::{Epoch, Ledger, Progress, RunOptions, StageRunner};
@@ -167,7 +167,12 @@ pub(super) fn apply_withdrawal(
         || withdrawal.tombstones.iter().any(|tombstone| !scans.withdrawn.contains(*tombstone));
     if is_new {
         let next = ledger.open_epochs()?.1;
-        process(runner, ledger, &scans, Schedule::of_withdrawal(next, &scans, &withdrawal), options)?;
+        let changes = EpochChanges {
+            entries: withdrawal.duplicates,
+            removed: withdrawal.scans.into_iter().collect(),
+            withdrawn: withdrawal.tombstones,
+        };
+        process(runner, ledger, &scans, Schedule::of_epoch(next, changes, &scans), options)?;
         let commit = ledger.committed(next)?;
         receipt.epoch = Some(next);
         (receipt.removed, receipt.rewritten) = (commit.remove, commit.add);

@@ -12,7 +12,7 @@ const MAX_FILES: usize = 8;
 /// After this time, no further label file is read.
 const READ_TIME: Duration = Duration::from_secs(5);
 
-/// What a mask stage selects, and which of it occurs in some label files of a source.
+/// The selections of a mask stage, and whether each occurs in a sample of the label files of a source.
 pub(super) struct LabelSample {
     /// Index of the mask.
     mask: usize,

@@ -16,7 +16,7 @@ pub(super) struct SourceScans {
     pub(super) scans: usize,
     pub(super) bytes: u64,
     pub(super) patients: BTreeSet<PatientKey>,
-    /// What the archive contains beside its scans, and which of its scans cannot be read.
+    /// Remarks on the archive: files that are not scans, and scans that cannot be read.
     pub(super) remarks: ArchiveRemarks,
     /// Number of scans that were checked for damage in time.
     pub(super) checked: usize,

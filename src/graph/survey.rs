@@ -42,7 +42,7 @@ pub struct SourceSurvey {
     pub scans: usize,
     /// Number of scans that were checked for damage in time.
     pub checked: usize,
-    /// What the archive contains beside its scans, and which of its scans cannot be read.
+    /// Remarks on the archive: files that are not scans, and scans that cannot be read.
     #[serde(flatten)]
     pub remarks: ArchiveRemarks,
 }

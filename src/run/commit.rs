@@ -80,6 +80,9 @@ pub struct Commit {
     pub removed: Counts,
 }
 
+/// Numbers of attempts by group.
+pub type QualityCounts = BTreeMap<QualityGroup, i64>;
+
 /// `epochs/N.checkpoint.json`: the result of replaying all commits up to N.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

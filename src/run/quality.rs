@@ -1,16 +1,11 @@
 //! The numbers of attempts by group, from the last checkpoint and the commits after it: neither memory nor time grows with the history.
 
-use std::collections::BTreeMap;
-
 use super::reader::RunFolder;
-use super::{Commit, stream};
+use super::{Commit, QualityCounts, stream};
 use crate::error::Result;
+use crate::record::QualityRecord;
 use crate::record::parquet::decode_part;
 use crate::record::schema::Table;
-use crate::record::{QualityGroup, QualityRecord};
-
-/// Numbers of attempts by group.
-pub type QualityCounts = BTreeMap<QualityGroup, i64>;
 
 impl RunFolder {
     /// Returns the number of attempts of each group after commit `at`, or after the last commit, without empty groups.

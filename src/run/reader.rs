@@ -4,11 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::base::Base;
-use super::quality::QualityCounts;
+use super::base::{self, Base};
 use super::{
-    CHECKPOINT_INTERVAL, Checkpoint, Commit, Counts, FORMAT_VERSION, MANIFEST, RunManifest, checkpoint_name,
-    commit_name, stream,
+    CHECKPOINT_INTERVAL, Checkpoint, Commit, Counts, FORMAT_VERSION, MANIFEST, QualityCounts, RunManifest,
+    checkpoint_name, commit_name, stream,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::schema::Table;
@@ -161,7 +160,7 @@ impl RunFolder {
     pub fn refresh(&mut self) -> Result<bool> {
         let before = self.head;
         if before.is_none() {
-            self.base = self.last_base()?;
+            self.base = base::read_last(&*self.store)?.map(Arc::new);
             self.head = self.base.as_ref().map(|base| base.epoch);
         }
         let mut next = self.head.map_or(0, |epoch| epoch + 1);

@@ -87,7 +87,7 @@ fn files_of_epochs(folder: &RunFolder, scans: &ScansByEpoch) -> Result<BTreeMap<
 fn epoch_of(file: &FileEntry) -> Option<u64> {
     let name = file.path.rsplit('/').next()?;
     let (number, _) = name.split_once('-')?;
-    let epoch = number.parse().ok().filter(|epoch| epoch_name(*epoch) == number)?;
+    let epoch = number.parse().ok().filter(|epoch| number.len() == 12 && epoch_name(*epoch) == number)?;
     (file.table != Table::Quality.name()).then_some(epoch)
 }
 

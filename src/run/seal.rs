@@ -106,7 +106,7 @@ impl EpochRows {
         let faults = self.faults.iter().map(|row| (row.scan_id, row.epoch));
         match scans.chain(samples).chain(faults).find(|(_, own)| *own != epoch) {
             Some((scan_id, own)) => Err(Error::new(format!(
-                "scan {scan_id}: expected only rows of epoch {epoch}, got a row of epoch {own}"
+                "scan {scan_id}: expected only rows of epoch {epoch}, got a row of another epoch, {own}"
             ))),
             None => Ok(()),
         }

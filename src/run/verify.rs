@@ -1,6 +1,6 @@
 //! Verification of a run folder against its digests.
 
-use super::{CHECKPOINT_INTERVAL, QualityCounts, RunFolder};
+use super::{CHECKPOINT_INTERVAL, QualityCounts, RunFolder, base};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::FileEntry;
 use crate::record::parquet;
@@ -140,7 +140,7 @@ impl RunFolder {
 
     fn damaged(&self, file: &FileEntry, got: &str) -> Error {
         let path = self.store().display_path(&file.path);
-        let base = self.last_base().ok().flatten().map(|base| base.epoch);
+        let base = base::read_last(&**self.store()).ok().flatten().map(|base| base.epoch);
         if base != self.base().map(|base| base.epoch) {
             return Error::new(format!("{path} was purged while the run folder was read"))
                 .with_kind(ErrorKind::Purged)

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::base::finish_purge;
 use super::ingest_manifest::private_text;
 use super::ingested::IngestedScans;
 use super::projection::{project_commit, project_tables};
+use super::purge::{finish_purge, write_base};
 use super::seal::SealedEpoch;
 use super::spool::Spool;
 use super::{
@@ -212,10 +212,22 @@ impl RunWriter {
         Ok(commit)
     }
 
-    /// Reads the folder again after its base changed.
-    pub(super) fn reopen(&mut self) -> Result<()> {
-        self.folder = RunFolder::open_in(Arc::clone(self.folder.store()))?;
-        Ok(())
+    /// Keeps the states of the last commit and of the `keep_epochs` commits before it, and removes all earlier states with the files that no
+    /// later state names. Returns the paths of the removed files.
+    ///
+    /// # Errors
+    /// If files cannot be read, written or removed.
+    pub fn purge(&mut self, keep_epochs: u64) -> Result<Vec<String>> {
+        let Some(epoch) = self.head.epoch.and_then(|head| head.checked_sub(keep_epochs)) else {
+            return Ok(Vec::new());
+        };
+        if self.folder.base().is_none_or(|base| base.epoch < epoch) {
+            let head = self.folder.head_at(Some(epoch))?;
+            self.write_checkpoint_of(epoch, &head)?;
+            write_base(&self.folder, epoch, &head)?;
+            self.folder = RunFolder::open_in(Arc::clone(self.folder.store()))?;
+        }
+        finish_purge(&self.folder)
     }
 
     fn write_checkpoint(&self) -> Result<()> {
@@ -226,7 +238,7 @@ impl RunWriter {
     }
 
     /// Writes the checkpoint of an epoch, if it does not exist; `head` is the state after its commit.
-    pub(super) fn write_checkpoint_of(&self, epoch: u64, head: &RunHead) -> Result<()> {
+    fn write_checkpoint_of(&self, epoch: u64, head: &RunHead) -> Result<()> {
         let (store, name) = (self.folder.store(), checkpoint_name(epoch));
         if store.exists(&name)? {
             return Ok(());

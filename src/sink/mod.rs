@@ -128,20 +128,6 @@ pub struct EpochStage<'a> {
     pub committed: &'a [FileEntry],
 }
 
-impl EpochStage<'_> {
-    /// Reads the committed lists of a layout.
-    ///
-    /// # Errors
-    /// If a list cannot be read.
-    fn committed_lists<T: for<'de> serde::Deserialize<'de>>(&self, index: &str) -> Result<Vec<T>> {
-        let mut items = Vec::new();
-        for file in self.committed.iter().filter(|file| file.table == index) {
-            items.extend(pairs::read_index::<Vec<T>>(self.store, file)?);
-        }
-        Ok(items)
-    }
-}
-
 /// The files of a layout for one epoch.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SealedLayout {

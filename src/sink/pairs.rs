@@ -79,7 +79,7 @@ pub(super) fn seal(stage: &EpochStage<'_>, sink: &str, samples: &[StagedSample])
     let mut guard = SplitGuard::default();
     let mut sealed = SealedLayout::default();
     let (mut publications, mut list) = (Vec::new(), Vec::new());
-    let committed = stage.committed_lists::<Pair>(&index_of(sink))?.into_iter();
+    let committed = committed_lists::<Pair>(stage, &index_of(sink))?.into_iter();
     let committed: BTreeMap<SampleId, Pair> = committed.map(|pair| (pair.sample_id, pair)).collect();
     for sample in samples {
         let record = &sample.record;
@@ -285,6 +285,18 @@ pub(super) fn publish_index(
     let path = format!("{DATA}/{}-{table}-{}.json", epoch_name(epoch), digest.sha256);
     store.create(&path, &text)?;
     Ok(entry(path, table, &digest, samples as u64))
+}
+
+/// Reads the committed lists of a layout in an epoch that is sealed again.
+///
+/// # Errors
+/// If a list cannot be read.
+pub(super) fn committed_lists<T: for<'de> Deserialize<'de>>(stage: &EpochStage<'_>, index: &str) -> Result<Vec<T>> {
+    let mut items = Vec::new();
+    for file in stage.committed.iter().filter(|file| file.table == index) {
+        items.extend(read_index::<Vec<T>>(stage.store, file)?);
+    }
+    Ok(items)
 }
 
 /// Reads a list that [`publish_index`] wrote.

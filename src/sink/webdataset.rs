@@ -91,7 +91,7 @@ pub fn append_sample<W: Write>(
 
 /// The parts of the committed shards of a sink, by sample.
 fn committed_members(stage: &EpochStage<'_>, index: &str) -> Result<BTreeMap<SampleId, PatchPart>> {
-    let shards = stage.committed_lists::<Shard>(index)?;
+    let shards = pairs::committed_lists::<Shard>(stage, index)?;
     let part = |shard: &Shard, member: &Member| PatchPart {
         path: shard.path.clone(),
         offset_bytes: member.offset_bytes,

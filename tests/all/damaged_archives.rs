@@ -254,7 +254,7 @@ fn left_out_files_and_separated_series_are_in_the_outputs_of_validate_and_run() 
     let report = place.report();
     let source = &report["sources"][0];
     assert_eq!((&source["name"], &source["scans"]), (&json!("archive"), &json!(2)));
-    assert_eq!(source["left_out"], json!({ "dose report": 1, "secondary capture": 1 }));
+    assert_eq!(source["unread_files"], json!({ "dose report": 1, "secondary capture": 1 }));
     assert_eq!(source["separations"], json!([{ "elements": ["AcquisitionNumber"], "series": 1, "scans": 2 }]));
     assert_eq!(source["unreadable"], json!({}));
     let has = |text: &str| {
@@ -277,7 +277,7 @@ fn allowed_unreadable_files_are_counted_by_validate() {
     place.add_slices("a", &series(5));
     fs::write(place.path("ct/a/dicom/damaged"), [7; 300]).unwrap();
     let report = place.report();
-    assert_eq!(report["sources"][0]["left_out"], json!({ "unreadable file": 1 }), "{report}");
+    assert_eq!(report["sources"][0]["unread_files"], json!({ "unreadable file": 1 }), "{report}");
     assert_eq!(report["sources"][0]["unreadable"], json!({}), "{report}");
 }
 

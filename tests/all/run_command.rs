@@ -139,8 +139,8 @@ fn run_with_nothing_to_do_states_the_reason() {
     let place = Place::with_failing_scan();
     assert_eq!(place.run(&["--limit", "2"]).status.code().map(|code| code < 2), Some(true));
     let limited = place.run(&["--limit", "0"]);
-    assert!(text(&limited.stdout).contains("nothing to do: 3 new scans left out by `--limit`; 2 scans committed"));
-    assert!(text(&limited.stderr).contains("warning: `--limit` leaves out 3 new scans"));
+    assert!(text(&limited.stdout).contains("nothing to do: 3 scans left out by `--limit`; 2 scans committed"));
+    assert!(text(&limited.stderr).contains("warning: `--limit` leaves out 3 scans"));
     place.run(&[]);
     // The disk of the archive is no longer mounted.
     std::fs::remove_dir_all(place.path("ct/a")).unwrap();

@@ -109,8 +109,8 @@ pub(super) fn repeated_numbers(slices: &[NumberedSlice]) -> Option<Fault> {
     })
 }
 
-/// Returns the number of passes in which slices, in order of their position, are numbered: every second one (or third, or fourth)
-/// continues a numbering of its own. They are one scan that is numbered in several passes, or several acquisitions a part of a step apart.
+/// Returns the number of passes in which slices, in order of their position, are numbered, or `None` for one pass: every second one (or
+/// third, or fourth) continues a numbering of its own. They are one scan that is numbered in several passes, or several acquisitions a part of a step apart.
 pub(super) fn interleaved_passes(slices: &[NumberedSlice]) -> Option<usize> {
     let distance = |at: usize, other: usize| slices[at].number.abs_diff(slices[other].number);
     let is_interleaved = |passes: &usize| {

@@ -29,8 +29,6 @@ use crate::id::ScanVersion;
 
 /// The scope of patients of DICOM headers: equal PatientIDs are the same person in every archive.
 const DICOM_SCOPE: &str = "DICOM PatientID";
-/// Endings of files whose header may name a data file.
-const HEADER_ENDINGS: [&str; 4] = ["nhdr", "nrrd", "mhd", "mha"];
 
 /// Settings of the source kind `folder`.
 ///
@@ -336,7 +334,11 @@ impl Source for FolderSource {
     }
 
     fn version(&self, entry: &ScanEntry) -> Result<ScanVersion, Fault> {
-        self.current_version(entry)
+        let series = || match self.locate(entry)? {
+            ScanLocation::Series(_, series) => Ok(ScanFiles::of_series(&series)),
+            ScanLocation::File(path) => Err(missing(&path)),
+        };
+        ScanFiles::current(&self.root, &entry.key, series).map(|files| files.version)
     }
 
     fn header(&self, entry: &ScanEntry) -> Result<ScanHeader, Fault> {

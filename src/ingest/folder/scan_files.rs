@@ -3,14 +3,15 @@
 use std::path::Path;
 
 use super::walk::{MatchedPath, PathKind};
-use super::{FolderSource, HEADER_ENDINGS, ScanLocation};
 use crate::error::Fault;
 use crate::id::ScanVersion;
 use crate::ingest::dicom::{self, Series};
-use crate::ingest::file::missing;
 use crate::ingest::key::path_of;
 use crate::ingest::version::{FileState, VersionHasher, modified_s};
-use crate::ingest::{ScanEntry, volume_file};
+use crate::ingest::volume_file;
+
+/// Endings of files whose header may name a data file.
+const HEADER_ENDINGS: [&str; 4] = ["nhdr", "nrrd", "mhd", "mha"];
 
 /// The size and version of the files of a scan.
 pub(super) struct ScanFiles {
@@ -56,34 +57,29 @@ impl ScanFiles {
         let (bytes, modified_s) = data.map_or((0, i64::MIN), |data| (data.len(), modified_s(&data)));
         Self { bytes: found.bytes + bytes, modified_s: found.modified_s.max(modified_s), version: version.finish() }
     }
-}
 
-impl FolderSource {
-    /// Returns the version of the files of a listed scan as they are now.
-    pub(super) fn current_version(&self, entry: &ScanEntry) -> Result<ScanVersion, Fault> {
-        let path = self.root.join(path_of(&entry.key));
+    /// Returns the version of a listed path as it is now; `series` returns that of a DICOM series, whose key is no path.
+    ///
+    /// # Errors
+    /// The fault of `series`.
+    pub fn current(root: &Path, key: &str, series: impl FnOnce() -> Result<Self, Fault>) -> Result<Self, Fault> {
+        let path = root.join(path_of(key));
         let metadata = path.metadata();
         let found = |kind, state| {
             let (bytes, modified_s) = metadata.as_ref().map_or((0, 0), |data| (data.len(), modified_s(data)));
-            MatchedPath { key: entry.key.clone(), kind, bytes, modified_s, state }
+            MatchedPath { key: key.to_owned(), kind, bytes, modified_s, state }
         };
         match &metadata {
             Ok(data) if data.is_dir() => {
                 let found = found(PathKind::Folder, FileState::of_metadata(data));
-                Ok(ScanFiles::of_unread(&found, &FileState::of_path(&path)).version)
+                Ok(Self::of_unread(&found, &FileState::of_path(&path)))
             }
-            Ok(data) => {
-                Ok(ScanFiles::of_file(&self.root, &found(PathKind::File, FileState::of_metadata(data))).version)
-            }
-            Err(_) => match self.locate(entry) {
-                Ok(ScanLocation::Series(_, series)) => Ok(ScanFiles::of_series(&series).version),
-                Ok(ScanLocation::File(path)) => Err(missing(&path)),
-                // A broken link is listed as it is.
-                Err(_) if path.is_symlink() => {
-                    Ok(ScanFiles::of_unread(&found(PathKind::BrokenLink, FileState::Absent), &[]).version)
-                }
-                Err(fault) => Err(fault),
-            },
+            Ok(data) => Ok(Self::of_file(root, &found(PathKind::File, FileState::of_metadata(data)))),
+            // A broken link is listed as it is.
+            Err(_) => series().or_else(|fault| match path.is_symlink() {
+                true => Ok(Self::of_unread(&found(PathKind::BrokenLink, FileState::Absent), &[])),
+                false => Err(fault),
+            }),
         }
     }
 }

@@ -126,7 +126,7 @@ pub fn read_label_names_from(reader: impl BufRead, file_bytes: u64) -> Result<BT
     read_start(&mut Stream::new(reader, file_bytes)?).map(|(_, names)| names)
 }
 
-/// Returns the decompressed bytes up to the end of the voxels, if the file is gzip.
+/// Returns the decompressed bytes up to the end of the voxels, or `None` if the file is not gzip.
 pub(super) fn gzip_content_bytes(reader: impl BufRead, file_bytes: u64) -> Result<Option<u64>, Fault> {
     let mut stream = Stream::new(reader, file_bytes)?;
     let (header, _) = read_start(&mut stream)?;

@@ -69,7 +69,7 @@ pub(super) fn data_file(reader: impl BufRead) -> Result<Option<DataFile>, Fault>
     Ok(NrrdHeader::read(&mut HeaderText::new(reader))?.data_file)
 }
 
-/// Returns the decompressed bytes up to the end of the voxels, if they are compressed.
+/// Returns the decompressed bytes up to the end of the voxels, or `None` if they are not compressed.
 pub(super) fn gzip_content_bytes(
     reader: impl BufRead + Seek,
     file_bytes: u64,

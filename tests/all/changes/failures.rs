@@ -114,7 +114,9 @@ fn vanished_root_stops_the_run_at_the_last_commit() {
     });
     let error = error.unwrap_err();
     assert!(error.to_string().contains("is gone: it is empty") && error.hint().unwrap().contains("mount"), "{error}");
-    assert_eq!(archive.run("run").unwrap_err().to_string().contains("has lost"), true);
+    // The open epochs are first; without them, the source is compared with the scans of the run.
+    let again = archive.run("run").unwrap_err().to_string();
+    assert!(again.contains("is gone") || again.contains("has lost"), "{again}");
     std::fs::remove_dir(archive.path("ct")).unwrap();
     std::fs::rename(archive.path("elsewhere"), archive.path("ct")).unwrap();
     let report = archive.run("run").unwrap();
