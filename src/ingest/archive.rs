@@ -1,4 +1,4 @@
-//! What an archive contains beside its scans, and which of its scans cannot be read.
+//! Remarks on an archive: files that are not scans, and scans that cannot be read.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::id::ScanId;
 
-/// What an archive contains beside its scans, and which of its scans cannot be read. No text of a file is part of a remark.
+/// Remarks on an archive: files that are not scans, and scans that cannot be read. No text of a file is part of a remark.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ArchiveRemarks {
     /// Number of scans that cannot be read, by the message of their fault, as far as listing shows them: every fault of the headers of

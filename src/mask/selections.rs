@@ -1,4 +1,4 @@
-//! What the settings of a mask stage select in label files, and whether it occurs in any of them.
+//! The selections of a mask stage in label files, and whether they occur in any of the files.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 

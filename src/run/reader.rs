@@ -294,7 +294,7 @@ impl RunFolder {
         }
     }
 
-    /// Returns the name of the last checkpoint up to a commit. A missing checkpoint only costs time, except for that of the base: a writer
+    /// Returns the name of the last checkpoint up to a commit, or `None` if there is none. A missing checkpoint only costs time, except for that of the base: a writer
     /// may have stopped before writing it.
     pub(super) fn checkpoint_before(&self, last: u64) -> Result<Option<String>> {
         let first = self.base.as_ref().map(|base| base.epoch);

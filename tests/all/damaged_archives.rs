@@ -1,4 +1,4 @@
-//! What `validate`, `inspect` and `run` report of archives with damaged scans, files that are no slices, and separated series.
+//! Reports of `validate`, `inspect` and `run` on archives with damaged scans, files that are no slices, and separated series.
 
 #![cfg(unix)]
 

@@ -37,7 +37,7 @@ pub(super) fn rejected(reason: &str) -> Attempt {
     Attempt::Rejected { reason: reason.to_owned() }
 }
 
-/// How the site of a tumor is found.
+/// The search for the site of a tumor.
 pub(super) enum PositionSearch {
     Depth(Box<SitePlan>),
     Reference(ReferenceSites),
