@@ -64,6 +64,9 @@ pub struct RunScans {
     pub withdrawn: Withdrawn,
 }
 
+/// Returns the keys of ingested scans.
+pub type KeysOf<'a> = &'a dyn Fn(&HashSet<ScanId>) -> Result<HashMap<ScanId, String>>;
+
 /// The differences between a listing of the sources and the scans of a run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ScanChanges {
@@ -80,17 +83,12 @@ pub struct ScanChanges {
 }
 
 impl ScanChanges {
-    /// Compares a listing with the scans of a run. `key_of` returns the key of an ingested scan, which is needed for scans that are no longer
+    /// Compares a listing with the scans of a run. `keys_of` returns the keys of ingested scans, which are needed for scans that are no longer
     /// listed: a scan in a folder that cannot be listed is not gone.
     ///
     /// # Errors
-    /// The error of `key_of`.
-    pub fn new(
-        plan: &Plan,
-        listing: &Listing,
-        scans: &RunScans,
-        key_of: &dyn Fn(&HashSet<ScanId>) -> Result<HashMap<ScanId, String>>,
-    ) -> Result<Self> {
+    /// The error of `keys_of`.
+    pub fn new(plan: &Plan, listing: &Listing, scans: &RunScans, keys_of: KeysOf<'_>) -> Result<Self> {
         let mut changes = Self::default();
         let mut listed: HashMap<ScanId, &ScanEntry> = HashMap::new();
         for entry in listing.entries().filter(|entry| !scans.withdrawn.has_entry(entry)) {
@@ -103,7 +101,7 @@ impl ScanChanges {
                 Some(_) => {}
             }
         }
-        changes.gone = gone(plan, listing, scans, &listed, key_of)?;
+        changes.gone = gone(plan, listing, scans, &listed, keys_of)?;
         changes.add_duplicates(scans, &listed);
         Ok(changes)
     }
@@ -145,7 +143,7 @@ fn gone(
     listing: &Listing,
     scans: &RunScans,
     listed: &HashMap<ScanId, &ScanEntry>,
-    key_of: &dyn Fn(&HashSet<ScanId>) -> Result<HashMap<ScanId, String>>,
+    keys_of: KeysOf<'_>,
 ) -> Result<Vec<ScanId>> {
     let is_missing =
         |entry: &&IngestEntry| plan.source_index(&entry.source).is_some() && !listed.contains_key(&entry.scan_id);
@@ -159,7 +157,7 @@ fn gone(
         .filter(|entry| is_unreadable(entry))
         .map(|entry| (entry.source.as_str(), entry.key.as_str()))
         .collect();
-    let keys = key_of(&missing)?;
+    let keys = keys_of(&missing)?;
     let is_gone = |scan_id: &ScanId| {
         let source = scans.ingested.get(scan_id).map_or("", |entry| entry.source.as_str());
         let key = keys.get(scan_id).map_or("", String::as_str);

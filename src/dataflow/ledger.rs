@@ -1,6 +1,6 @@
 //! The dataflow's interface to the run folder: ingest manifests before processing, commits afterwards.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -328,7 +328,7 @@ impl State {
         let mut leaving = ScansByEpoch::new();
         let ids = manifest.entries.iter().map(|entry| entry.scan_id).chain(manifest.removed);
         for (scan_id, scan) in ids.filter_map(|scan_id| Some((scan_id, self.scans.get(&scan_id)?))) {
-            leaving.entry(scan.epoch).or_insert_with(BTreeSet::new).insert(scan_id);
+            leaving.entry(scan.epoch).or_default().insert(scan_id);
         }
         Ok(leaving)
     }

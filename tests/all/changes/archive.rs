@@ -228,7 +228,7 @@ impl Content {
         }
         quality.retain(|_, count| *count != 0);
         let counts = json!(folder.snapshot(None).unwrap().head.counts);
-        let shards = folder.files("shards", None).map_or_else(|_| Vec::new(), |files| files);
+        let shards = folder.files("shards", None).unwrap_or_default();
         let shards = shards.iter().flat_map(|file| members(&std::fs::read(path.join(&file.path)).unwrap()));
         Self { samples, scans, faults, quality, counts, layout: layout(path), members: shards.collect() }
     }
