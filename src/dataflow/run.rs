@@ -65,8 +65,7 @@ pub fn retry(
     session.process(Vec::new(), &|scans| {
         // After an interruption, those that were processed are left out.
         let is_open = |entry: &ScanEntry| {
-            let status = scans.committed.get(&entry.scan_id).map(|scan| scan.epoch);
-            status.is_some_and(|epoch| epoch < session.first_epoch)
+            scans.committed.get(&entry.scan_id).is_some_and(|scan| scan.epoch < session.first_epoch)
         };
         let pending = pending.iter().filter(|entry| is_open(entry)).cloned().collect();
         Ok(ScanChanges { pending, ..ScanChanges::default() })

@@ -17,6 +17,7 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -28,6 +29,9 @@ use super::{ScanHeader, metaimage, nifti, nrrd};
 use crate::error::{Fault, FaultKind};
 use crate::ingest::version::FileState;
 use crate::volume::{Labels, Volume};
+
+/// Endings of files whose header may name a data file.
+const HEADER_ENDINGS: [&str; 4] = ["nhdr", "nrrd", "mhd", "mha"];
 
 /// The files and folders that are read, in the messages of faults.
 const READ_FORMATS: &str = "a NIfTI, NRRD or MetaImage file or a DICOM folder";
@@ -143,11 +147,14 @@ fn length_at_end(path: &Path) -> Result<u32, Fault> {
 /// Returns the states of a file and of the data file that its header names, or of the files below a folder.
 pub(super) fn file_states(path: &Path) -> Vec<FileState> {
     let mut states = FileState::of_path(path);
-    let is_header = path
-        .extension()
-        .is_some_and(|ending| ["nhdr", "nrrd", "mhd", "mha"].iter().any(|known| ending.eq_ignore_ascii_case(known)));
-    states.extend(is_header.then(|| data_file(path)).flatten().map(|path| FileState::of(&path)));
+    states.extend(named_data_file(path).map(|path| FileState::of(&path)));
     states
+}
+
+/// Returns the path of the data file of a scan as [`data_file`] does, or `None`; opens only files whose ending allows a data file.
+pub(super) fn named_data_file(path: &Path) -> Option<PathBuf> {
+    let is_header = |ending: &OsStr| HEADER_ENDINGS.iter().any(|known| ending.eq_ignore_ascii_case(known));
+    path.extension().is_some_and(is_header).then(|| data_file(path)).flatten()
 }
 
 /// Returns the path of the data file of a scan, or `None` if `path` is not a readable header whose voxels are in another file.

@@ -71,7 +71,26 @@ impl Placement {
     }
 }
 
+/// The number of digits of an epoch in names of files.
+const EPOCH_DIGITS: usize = 12;
+
 /// Formats an epoch with twelve digits, so that names sort like numbers.
 pub fn epoch_name(epoch: u64) -> String {
-    format!("{epoch:012}")
+    format!("{epoch:0EPOCH_DIGITS$}")
+}
+
+/// Returns the number of the epoch with which the name of a file starts, or `None` for another name, such as one that starts with the id of a
+/// sample.
+///
+/// ```
+/// use freetumor::record::epoch_of_name;
+/// assert_eq!(epoch_of_name("000000000012-00ff.parquet"), Some(12));
+/// assert_eq!(epoch_of_name("000000000012.checkpoint.json"), Some(12));
+/// // Ids of samples have sixteen digits, and may have no letters.
+/// assert_eq!(epoch_of_name("734509123412abcd-00ff.image.nii.gz"), None);
+/// assert_eq!(epoch_of_name("7345091234121234-00ff.image.nii.gz"), None);
+/// ```
+pub fn epoch_of_name(name: &str) -> Option<u64> {
+    let number = name.split(['-', '.']).next()?;
+    number.parse().ok().filter(|epoch| number.len() == EPOCH_DIGITS && epoch_name(*epoch) == number)
 }

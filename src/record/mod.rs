@@ -18,7 +18,7 @@ pub use crate::attempt::Outcome;
 pub use crate::id::{CandidateDigest, MaskDigest, PatientKey, SampleId, ScanDigest, ScanId, StageDigest};
 pub use column::Value;
 pub use condition::{ColumnCondition, GroupBy, Relation};
-pub use file::{DATA, FileEntry, Placement, epoch_name};
+pub use file::{DATA, FileEntry, Placement, epoch_name, epoch_of_name};
 pub use rows::{
     FaultRecord, QualityGroup, QualityRecord, SampleKind, SampleRecord, SampleRow, ScanRecord, Split, Status,
 };

@@ -10,7 +10,7 @@ use super::{checkpoint_name, commit_name};
 use crate::error::{Error, Result};
 use crate::id::ScanId;
 use crate::ingest::ScanEntry;
-use crate::record::{DATA, FileEntry, epoch_name};
+use crate::record::{DATA, FileEntry, epoch_of_name};
 use crate::sink::pairs::{self, Pair};
 use crate::store::{FileDigest, canonical};
 
@@ -48,7 +48,7 @@ pub(super) fn write_base(folder: &RunFolder, epoch: u64, head: &RunHead) -> Resu
 pub(super) fn finish_purge(folder: &RunFolder) -> Result<Vec<String>> {
     let Some(base) = folder.base() else { return Ok(Vec::new()) };
     let store = folder.store();
-    let is_earlier = |name: &str| epoch_of(name).is_some_and(|epoch| epoch <= base.epoch);
+    let is_earlier = |name: &str| epoch_of_name(name).is_some_and(|epoch| epoch <= base.epoch);
     // The commit and the checkpoint of the base are read; its ingest manifest may name withdrawn scans.
     let kept = [commit_name(base.epoch), checkpoint_name(base.epoch), base_name(base.epoch)];
     let epochs: Vec<String> = store.list("epochs")?.into_iter().map(|name| format!("epochs/{name}")).collect();
@@ -74,7 +74,7 @@ pub(super) fn finish_purge(folder: &RunFolder) -> Result<Vec<String>> {
     let named = named_files(folder, base.epoch)?;
     for name in store.list(DATA)?.into_iter() {
         // Files of an epoch that is being sealed are not named yet.
-        let is_open = epoch_of(&name).is_some_and(|epoch| Some(epoch) > folder.head());
+        let is_open = epoch_of_name(&name).is_some_and(|epoch| Some(epoch) > folder.head());
         let path = format!("{DATA}/{name}");
         if !named.contains(&path) && !is_open {
             remove(path)?;
@@ -97,15 +97,6 @@ pub(super) fn finish_purge(folder: &RunFolder) -> Result<Vec<String>> {
     Ok(removed)
 }
 
-/// The digits of the number of an epoch in names of files.
-const EPOCH_DIGITS: usize = 12;
-
-/// Returns the number of an epoch with which a name starts; `None` for another name, such as one that starts with the id of a sample.
-fn epoch_of(name: &str) -> Option<u64> {
-    let number = name.split(['-', '.']).next()?;
-    number.parse().ok().filter(|epoch| number.len() == EPOCH_DIGITS && epoch_name(*epoch) == number)
-}
-
 /// Returns the paths of all files that the states from an epoch on name.
 fn named_files(folder: &RunFolder, first: u64) -> Result<HashSet<String>> {
     let mut named = HashSet::new();
@@ -126,19 +117,4 @@ fn named_files(folder: &RunFolder, first: u64) -> Result<HashSet<String>> {
     let pairs = pairs::read_pairs(&**folder.store(), &lists)?;
     named.extend(pairs.iter().flat_map(Pair::files).map(|file| file.path));
     Ok(named)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_numbers_of_epochs_are_read_from_names() {
-        assert_eq!(epoch_of("000000000012-abc.parquet"), Some(12));
-        assert_eq!(epoch_of("000000000012.checkpoint.json"), Some(12));
-        // The id of a sample may start with digits only.
-        assert_eq!(epoch_of("734509123412abcd-00ff.image.nii.gz"), None);
-        assert_eq!(epoch_of("7345091234121234-00ff.image.nii.gz"), None);
-        assert_eq!(epoch_of("base-000000000012-abc.jsonl"), None);
-    }
 }

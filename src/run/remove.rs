@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::id::ScanId;
 use crate::record::parquet::{Row, decode_part};
 use crate::record::schema::Table;
-use crate::record::{FaultRecord, FileEntry, SampleRecord, SampleRow, ScanRecord, epoch_name};
+use crate::record::{FaultRecord, FileEntry, SampleRecord, SampleRow, ScanRecord, epoch_of_name};
 
 /// Scans to remove, by the epoch of their rows.
 pub type ScansByEpoch = BTreeMap<u64, BTreeSet<ScanId>>;
@@ -85,9 +85,7 @@ fn files_of_epochs(folder: &RunFolder, scans: &ScansByEpoch) -> Result<BTreeMap<
 
 /// Returns the number of the epoch in the name of a file; `None` for a part of `quality` and for a file without a number.
 fn epoch_of(file: &FileEntry) -> Option<u64> {
-    let name = file.path.rsplit('/').next()?;
-    let (number, _) = name.split_once('-')?;
-    let epoch = number.parse().ok().filter(|epoch| number.len() == 12 && epoch_name(*epoch) == number)?;
+    let epoch = epoch_of_name(file.path.rsplit('/').next()?)?;
     (file.table != Table::Quality.name()).then_some(epoch)
 }
 

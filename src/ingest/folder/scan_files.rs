@@ -10,9 +10,6 @@ use crate::ingest::key::path_of;
 use crate::ingest::version::{FileState, VersionHasher, modified_s};
 use crate::ingest::volume_file;
 
-/// Endings of files whose header may name a data file.
-const HEADER_ENDINGS: [&str; 4] = ["nhdr", "nrrd", "mhd", "mha"];
-
 /// The size and version of the files of a scan.
 pub(super) struct ScanFiles {
     pub bytes: u64,
@@ -44,10 +41,7 @@ impl ScanFiles {
     /// Returns the size and version of a file and of the data file that its header names.
     pub fn of_file(root: &Path, found: &MatchedPath) -> Self {
         let path = root.join(path_of(&found.key));
-        let is_header = path
-            .extension()
-            .is_some_and(|ending| HEADER_ENDINGS.iter().any(|known| ending.eq_ignore_ascii_case(known)));
-        let data_file = is_header.then(|| volume_file::data_file(&path)).flatten();
+        let data_file = volume_file::named_data_file(&path);
         let data = data_file.as_ref().and_then(|path| path.metadata().ok());
         let version = VersionHasher::new().add_files("scan", [found.state]);
         let version = match &data_file {
