@@ -1,7 +1,7 @@
 //! A score stage of your own, in a pipeline.
 //!
 //! The stage `robust-contrast` computes the score `cnr` from medians: outliers such as vessels change it less than the mean and
-//! standard deviation of the kind `intensity`. It registers under its own kind, has settings with checks and documentation, and is
+//! standard deviation of the kind `intensity`. The stage registers under its own kind, has settings with checks and documentation, and is
 //! used in a graph file like any other kind.
 //!
 //! ```console

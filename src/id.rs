@@ -113,6 +113,8 @@ identifiers! {
     StageDigest, 32, "a stage digest";
     /// The version of a scan: a hash of the sizes and modification times of all files that its results depend on.
     ScanVersion, 16, "a scan version";
+    /// The digest of the part of a graph that a scan passes: settings, weights and versions of its stages, quality tests and sinks.
+    GraphDigest, 16, "a graph digest";
     /// A withdrawn scan, patient or content: a hash under the patients' secret, which shows neither.
     Tombstone, 16, "a tombstone";
 }

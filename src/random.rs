@@ -1,6 +1,6 @@
 //! Counter-based random numbers, keyed by their purpose.
 //!
-//! This module owns all random numbers that a result depends on; no other room has a random number generator. A [`Key`] is derived from
+//! This module owns all random numbers that a result depends on; no other module has a random number generator. A [`Key`] is derived from
 //! the pipeline's seed and then narrowed by named values: scan digest, organ, variant, attempt, purpose. Keys with different
 //! derivations are independent, and the same key returns the same numbers on every thread, worker and machine. Transcendental functions
 //! are those of `libm`, so that results do not depend on the mathematics library of the system.
@@ -29,7 +29,7 @@ impl Key {
         Self(Sha256::new_with_prefix(b"freetumor").chain_update(seed.to_le_bytes()).finalize().into())
     }
 
-    /// Narrows the key by a named value. Lengths are hashed too, so that no two derivations collide.
+    /// Derives a key from this key and a named value. Lengths are hashed too, so that no two derivations collide.
     #[must_use]
     pub fn with(self, name: &str, value: &str) -> Self {
         let hash = Sha256::new_with_prefix(self.0)
@@ -40,7 +40,7 @@ impl Key {
         Self(hash.finalize().into())
     }
 
-    /// Narrows the key by a named number.
+    /// Derives a key from this key and a named number.
     #[must_use]
     pub fn number(self, name: &str, number: u64) -> Self {
         self.with(name, &number.to_string())

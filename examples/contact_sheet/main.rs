@@ -189,6 +189,6 @@ fn one(errors: Vec<ConfigError>) -> Error {
 }
 
 #[test]
-fn scan_without_the_folder_draws_nothing() {
+fn missing_folder_is_an_error() {
     assert!(read(Path::new("no such folder"), "*.nii.gz", "organs = [\"liver\"]").is_err());
 }

@@ -58,7 +58,7 @@ fn parts(scan: &Arc<Scan>, set: &BitVolume, window: HuWindow) -> Vec<RealTumor> 
     let tumor_of = |component: usize| {
         let mut mask = Array3::filled(set.shape(), 0u8);
         for run in components.runs().filter(|run| run.component == component) {
-            mask.row_mut(run.y, run.z)[run.from..run.to].fill(1);
+            mask.row_mut(run.y, run.z)[run.start..run.end].fill(1);
         }
         let region = mask.extent(|&inside| inside != 0)?;
         Some(RealTumor { scan: Arc::clone(scan), window, region, mask: mask.cut(region) })

@@ -177,7 +177,7 @@ impl<'a> Arms<'a> {
     }
 }
 
-/// Summarises the selected samples of a pool.
+/// Summarizes the selected samples of a pool.
 fn summary(pool: &[ScoredCandidate], ids: &[String], tumors: &TumorSelection) -> ArmData {
     let passing = |at: &Threshold| filter_pool(pool, at).iter().filter(|id| ids.binary_search(id).is_ok()).count();
     let selected: Vec<&ScoredCandidate> =

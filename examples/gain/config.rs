@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn experiment_extends_itself_with_more_arms_only() {
+    fn only_added_arms_extend_an_experiment() {
         let quick = Experiment::parse(super::super::QUICK).unwrap();
         let other = |change: fn(&mut Experiment)| {
             let mut other = quick.clone();
@@ -403,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn seeds_of_arms_must_not_be_used_elsewhere() {
+    fn seed_of_arm_that_another_training_uses_is_an_error() {
         let text = super::super::QUICK.replace("arms = [101]", "arms = [1]");
         let message = Experiment::parse(&text).unwrap_err().to_string();
         assert!(message.contains("expected seeds that no other training uses, got 1"), "{message}");

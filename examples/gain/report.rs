@@ -7,7 +7,7 @@ use std::path::Path;
 use freetumor::error::Result;
 use freetumor::evaluate::metrics::{
     CaseRow, Difference, EvaluationPlan, Interval, Metric, Resamples, Series, Summary, cases_table, lesions_table,
-    plot, series, summarise,
+    plot, series, summarize,
 };
 use freetumor::random::Key;
 use serde::Serialize;
@@ -85,7 +85,7 @@ pub fn report(workspace: &Workspace, gate: GateResult, names: &[String]) -> Resu
     Ok(())
 }
 
-/// Summarises the rows of all arms.
+/// Summarizes the rows of all arms.
 fn results(
     workspace: &Workspace,
     rows: &[CaseRow],
@@ -104,7 +104,7 @@ fn results(
     let primary = plan(PRIMARY.into_iter().filter_map(indices).collect());
     let round = |round: &Round| {
         let pairs = round.differences.iter().filter_map(|[first, second]| indices([first, second]));
-        let comparisons = summarise(&plan(pairs.collect()), rows).comparisons;
+        let comparisons = summarize(&plan(pairs.collect()), rows).comparisons;
         RoundResults { filter: round.filter.clone(), comparisons }
     };
     let others = experiment.secondary.iter().filter_map(|[first, second]| indices([first, second]));
@@ -116,10 +116,10 @@ fn results(
         settings_sha256: experiment.digest()?,
         gate,
         arm_data,
-        primary: summarise(&primary, rows),
+        primary: summarize(&primary, rows),
         rounds: experiment.rounds.iter().map(round).collect(),
-        secondary: summarise(&plan(several), rows),
-        single: summarise(&plan(single), rows).comparisons,
+        secondary: summarize(&plan(several), rows),
+        single: summarize(&plan(single), rows).comparisons,
         gap_closed: gaps_closed(workspace, &primary, rows),
         dice_by_seed: dice_by_seed(&primary, rows),
     };

@@ -47,7 +47,7 @@ pub struct ScoreNode {
     pub name: String,
     /// The stage.
     pub stage: Arc<dyn ScoreStage>,
-    /// The score stages whose scores it may read: indices into [`AttemptLoop::scorers`], all below its own.
+    /// The score stages whose scores this stage may read: indices into [`AttemptLoop::scorers`], all below the index of this stage.
     pub after: Vec<usize>,
 }
 
@@ -110,7 +110,7 @@ pub struct BranchOutcome {
     pub scores: Scores,
     /// The density ratio of real and synthetic tumors at the scores; `None` without calibration.
     pub likeness: Option<f64>,
-    /// The probability of the acceptance; `None` without calibration.
+    /// The acceptance probability of the candidate; `None` without calibration.
     pub acceptance: Option<f64>,
     /// Accepted, or the reason for the rejection.
     pub outcome: Outcome,

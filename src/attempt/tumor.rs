@@ -116,7 +116,7 @@ impl<'scan> OrganAttempts<'scan> {
         Ok(outcomes)
     }
 
-    /// Adds the scores of a stage to `scores`; computes them unless another branch has.
+    /// Adds the scores of a stage to `scores`. The scores are computed once for all branches.
     fn score<O: Observer>(
         &mut self,
         index: usize,

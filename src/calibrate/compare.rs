@@ -12,19 +12,20 @@ use crate::statistics::{Penalty, auc, fit_logistic, weighted_distance};
 /// The maximum number of folds of patients of the classifier.
 const FOLDS: usize = 5;
 
-/// The distances of candidates from real tumors, before and after the acceptance.
+/// The distances of all candidates and of accepted candidates from real tumors.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Comparison {
+pub struct DistanceComparison {
     /// The distance of each score.
     pub scores: Vec<ScoreDistance>,
     /// The area under the curve of a classifier of real tumors and candidates of held-out patients; 0.5 if they are not separable. `None`
     /// with tumors of fewer than two patients.
     pub auc_candidates: Option<f64>,
-    /// The same for candidates that are accepted by a ratio of other patients.
+    /// The area under the curve for candidates that are accepted by a density ratio estimated from other patients. `None` if a half of the
+    /// patients has too few real tumors.
     pub auc_accepted: Option<f64>,
 }
 
-/// The distance of a score between real tumors and candidates: that of Kolmogorov and Smirnov, 0 to 1.
+/// The Kolmogorov-Smirnov distance of the distribution of a score in candidates from that in real tumors, 0 to 1.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ScoreDistance {
     /// The name of the score.
@@ -35,7 +36,7 @@ pub struct ScoreDistance {
     pub accepted: Option<f64>,
 }
 
-/// Compares real tumors with candidates, and with candidates weighted by their probability of acceptance.
+/// Compares real tumors with candidates, and with candidates weighted by their acceptance probability.
 ///
 /// # Shapes
 /// One probability for each candidate.
@@ -48,7 +49,7 @@ pub fn compare(
     candidates: &[CalibrationTumor],
     acceptance: &[f64],
     options: FitOptions,
-) -> Comparison {
+) -> DistanceComparison {
     let even = vec![1.0; candidates.len()];
     let distance = |score: &CalibratedScore| {
         let value = |tumor: &CalibrationTumor| score.value(tumor.diameter_mm, &tumor.scores);
@@ -62,7 +63,7 @@ pub fn compare(
         };
         ScoreDistance { score: score.name(), candidates: of(&even), accepted: of(acceptance) }
     };
-    Comparison {
+    DistanceComparison {
         scores: scores.iter().map(distance).collect(),
         auc_candidates: classifier_auc(scores, real, candidates, &even),
         auc_accepted: auc_of_accepted(scores, real, candidates, options),

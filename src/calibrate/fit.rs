@@ -139,13 +139,13 @@ mod tests {
         }
     }
 
-    /// Real tumors: some 20 mm, mostly dark, a sixth bright; found by a third.
+    /// Returns a real tumor of some 20 mm, mostly dark, a sixth bright; found by a third.
     fn real(random: &mut RandomStream) -> CalibrationTumor {
         let contrast = if random.chance(0.15) { random.normal(30.0, 15.0) } else { random.normal(-40.0, 18.0) };
         tumor(random.normal(3.0, 0.4).exp(), contrast, random.normal(0.3, 0.2))
     }
 
-    /// Candidates: smaller, half of them bright or faint.
+    /// Returns a candidate: smaller than a real tumor, and bright or faint in half of the cases.
     fn made(random: &mut RandomStream) -> CalibrationTumor {
         tumor(random.normal(2.7, 0.55).exp(), random.normal(-10.0, 40.0), random.normal(0.4, 0.3))
     }

@@ -20,7 +20,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-pub use compare::{Comparison, ScoreDistance, compare};
+pub use compare::{DistanceComparison, ScoreDistance, compare};
 pub use fit::{FitOptions, fit};
 pub use tumor::{CalibrationTumor, OnProgress};
 
@@ -68,20 +68,20 @@ pub struct ScoredTumor {
     pub is_real: bool,
     /// The tumor with its scores.
     pub tumor: CalibrationTumor,
-    /// The density ratio of real and synthetic tumors at its scores; `None` if a score is missing.
+    /// The density ratio of real and synthetic tumors at the scores of the tumor; `None` if a score is missing.
     pub likeness: Option<f64>,
-    /// The probability of the acceptance of a candidate; `None` for a real tumor.
+    /// The acceptance probability of a candidate; `None` for a real tumor.
     pub acceptance: Option<f64>,
 }
 
 /// The comparison of one organ.
 #[derive(Clone, Debug, Serialize)]
 pub struct OrganComparison {
-    /// The number of real tumors that meet the conditions and have all scores, from which the ratio is estimated.
+    /// The number of real tumors that meet the conditions and have all scores, from which the density ratio is estimated.
     pub real_tumors: usize,
     /// The number of all real tumors.
     pub all_real_tumors: usize,
-    /// The number of their patients.
+    /// The number of patients with real tumors.
     pub patients: usize,
     /// The number of candidates that meet the conditions of the quality test.
     pub candidates: usize,
@@ -91,9 +91,9 @@ pub struct OrganComparison {
     pub accepted_share_steered: Option<f64>,
     /// The effective sample size of the accepted candidates.
     pub effective_sample: f64,
-    /// The distances.
+    /// The distances of all candidates and of accepted candidates from real tumors.
     #[serde(flatten)]
-    pub comparison: Comparison,
+    pub comparison: DistanceComparison,
 }
 
 /// Scores real tumors and candidates, and estimates the ratio of their densities in each organ.

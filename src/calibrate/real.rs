@@ -80,7 +80,7 @@ fn lesions(masked: &MaskedScan, organ: &Organ) -> Vec<(Region, Array3<u8>)> {
     let components = set.components(Connectivity::Corners);
     let mut boxes: Vec<Option<Region>> = vec![None; components.count()];
     for run in components.runs() {
-        let own = Region { start: [run.from, run.y, run.z], shape: [run.to - run.from, 1, 1] };
+        let own = Region { start: [run.start, run.y, run.z], shape: [run.end - run.start, 1, 1] };
         let region = &mut boxes[run.component];
         *region = Some(region.map_or(own, |region| region.union(&own)));
     }
@@ -94,7 +94,7 @@ fn lesions(masked: &MaskedScan, organ: &Organ) -> Vec<(Region, Array3<u8>)> {
     for run in components.runs() {
         let (region, mask) = &mut lesions[run.component];
         let row = mask.row_mut(run.y - region.start[1], run.z - region.start[2]);
-        row[run.from - region.start[0]..run.to - region.start[0]].fill(1);
+        row[run.start - region.start[0]..run.end - region.start[0]].fill(1);
     }
     let is_large = |mask: &Array3<u8>| mask.as_slice().iter().filter(|&&inside| inside != 0).count() >= MIN_VOXELS;
     let placed = |(region, mask): (Region, Array3<u8>)| {

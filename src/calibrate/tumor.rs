@@ -36,7 +36,7 @@ pub(super) fn ratio(reference: &OrganReference, tumor: &CalibrationTumor, floor:
     likeness.filter(|ratio| *ratio >= floor)
 }
 
-/// Returns the probability of the acceptance of a candidate, with or without steering.
+/// Returns the acceptance probability of a candidate, with or without steering.
 pub(super) fn acceptance(reference: &OrganReference, tumor: &CalibrationTumor, floor: f64, steered: bool) -> f64 {
     let steering_factor = reference.steering.as_ref().filter(|_| steered);
     let steering_factor = steering_factor.map(|steering| steering.factor(tumor.sampled_mm, tumor.sampled_hu));

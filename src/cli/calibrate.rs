@@ -13,7 +13,7 @@ use crate::calibrate::{
 };
 use crate::error::{Error, Result};
 use crate::graph::{GraphFile, LabeledScans, Plan, Registry, ScanStages, Severity, check_for_calibration};
-use crate::run::{At, RunFolder};
+use crate::run::{Revision, RunFolder};
 use crate::score::Score;
 use crate::store::write_atomic;
 use crate::train::{check, stage_of};
@@ -43,7 +43,7 @@ pub struct CalibrateArgs {
     pub run: Option<PathBuf>,
     /// The state of the run folder after this commit, or that a tag names [default: the last one]
     #[arg(long, value_name = "COMMIT|TAG", requires = "run")]
-    pub at: Option<At>,
+    pub at: Option<Revision>,
     /// New candidates in each organ
     #[arg(long, value_name = "N", default_value_t = 600, conflicts_with = "run",
           value_parser = clap::value_parser!(u32).range(100..=1_000_000))]
@@ -244,12 +244,12 @@ impl std::fmt::Display for Summary<'_> {
                 writeln!(f, "  {:<36}{candidates:>12}{accepted:>12}", score.score)?;
             }
             let [candidates, accepted] = [organ.comparison.auc_candidates, organ.comparison.auc_accepted].map(number);
-            writeln!(f, "  {:<36}{candidates:>12}{accepted:>12}", "AUC of a classifier (0.5: the same)")?;
+            writeln!(f, "  {:<36}{candidates:>12}{accepted:>12}", "AUC of a classifier (0.5: equal)")?;
             write!(f, "  {:.0}% of candidates are accepted", 100.0 * organ.accepted_share)?;
             if let Some(share) = organ.accepted_share_steered {
                 write!(f, ", {:.0}% with steering", 100.0 * share)?;
             }
-            writeln!(f, "; effective number of accepted ones {:.0}", organ.effective_sample)?;
+            writeln!(f, "; effective number of accepted candidates {:.0}", organ.effective_sample)?;
         }
         Ok(())
     }

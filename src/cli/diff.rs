@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::print::{ignore_closed_pipe, print_json};
 use crate::error::{Error, Result};
-use crate::run::{At, RunFolder, SampleDiff, diff_samples};
+use crate::run::{Revision, RunFolder, SampleDiff, diff_samples};
 
 /// Compare the samples of two runs or states
 ///
@@ -29,7 +29,7 @@ pub struct DiffArgs {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StatePath {
     run: PathBuf,
-    at: Option<At>,
+    at: Option<Revision>,
 }
 
 impl FromStr for StatePath {

@@ -13,7 +13,7 @@ use crate::export::{ExportLayout, ExportOptions, ExportReport, export as export_
 use crate::graph::Registry;
 use crate::record::GroupBy;
 use crate::record::SampleRow;
-use crate::run::{At, RunFolder, RunManifest};
+use crate::run::{Revision, RunFolder, RunManifest};
 use crate::simd::Class;
 use crate::sink::{DecathlonConfig, NnunetConfig, WebDatasetConfig};
 
@@ -47,7 +47,7 @@ pub struct ExportArgs {
     pub per: Option<String>,
     /// State of the run folder after this commit, or that a tag names [default: the last one]
     #[arg(long, value_name = "COMMIT|TAG")]
-    pub at: Option<At>,
+    pub at: Option<Revision>,
     /// Graph file whose sources and masks read the scans, if they were moved since the run
     #[arg(long, value_name = "FILE")]
     pub pipeline: Option<PathBuf>,

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::print::{ignore_closed_pipe, print_json};
 use crate::error::Result;
-use crate::run::{At, RunFolder};
+use crate::run::{Revision, RunFolder};
 
 /// Print the committed files of a table
 ///
@@ -22,7 +22,7 @@ pub struct FilesArgs {
     pub table: String,
     /// State after this commit, or that a tag names [default: the last one]
     #[arg(long, value_name = "COMMIT|TAG")]
-    pub at: Option<At>,
+    pub at: Option<Revision>,
     /// Print JSON with lengths, digests and rows
     #[arg(long)]
     pub json: bool,

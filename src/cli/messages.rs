@@ -39,7 +39,7 @@ pub fn style() -> MessageStyle {
 }
 
 impl MessageStyle {
-    /// Makes this the message style of the process and initializes logging and starts the log; only the first call has an effect.
+    /// Sets the message style of the process and starts the log. Only the first call has an effect.
     pub fn install(self) {
         if STYLE.set(self).is_err() {
             return;

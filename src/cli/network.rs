@@ -89,7 +89,7 @@ pub enum NormName {
 /// The devices for networks, as values of the option `--device`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum DeviceName {
-    /// The CPU, all its threads
+    /// The CPU, with all threads
     Cpu,
     /// The first NVIDIA GPU, in a build with CUDA
     Cuda,

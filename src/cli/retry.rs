@@ -18,13 +18,13 @@ use crate::run::requests::Request;
 
 /// Process failed scans of a run folder again
 ///
-/// Use it after a program, weights or a machine were repaired; a scan whose files change is processed again by `freetumor run` itself.
-/// Conditions select scans by the columns of the table `faults`, such as `stage = mask` or `kind = program`.
+/// Use this command after a repair of a program, of weights or of a machine. Scans with changed files need no retry: `freetumor run`
+/// processes them again. Conditions select scans by the columns of the table `faults`, such as `stage = mask` or `kind = program`.
 #[derive(Args, Clone, Debug)]
 pub struct RetryArgs {
     /// The run folder
     pub run: PathBuf,
-    /// Condition on a column of `faults`; several conditions have to hold together [default: all failed scans]
+    /// Condition on a column of `faults`; scans must meet all conditions [default: all failed scans]
     #[arg(long = "where", value_name = "CONDITION")]
     pub conditions: Vec<String>,
     /// Print the summary as JSON
@@ -35,7 +35,7 @@ pub struct RetryArgs {
     pub recorded: RecordedArgs,
 }
 
-/// Processes scans again and returns the exit code: 1 if scans failed again.
+/// Processes failed scans again and returns the exit code: 1 if a scan failed again.
 ///
 /// # Errors
 /// If a condition is invalid, or the run had to stop.

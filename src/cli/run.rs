@@ -27,8 +27,8 @@ const MIN_MEMORY_BYTES: u64 = 1 << 20;
 /// Run a pipeline.
 ///
 /// Reads every scan that the pipeline's sources list, finds organs, places tumors, scores them, and commits accepted samples and the
-/// rows of all candidates to the run folder, epoch by epoch. Run it again into the same folder to resume where it stopped, and to take
-/// up what changed: new scans are processed, changed scans are processed again, and scans that are gone leave with their samples.
+/// rows of all candidates to the run folder, epoch by epoch. Run the command again into the same folder to resume an interrupted
+/// run and to process changes: new scans are processed, changed scans are processed again, and scans that are gone are removed with their samples.
 #[derive(Args, Debug)]
 pub struct RunArgs {
     /// Graph file, such as pipelines/quickstart.toml
@@ -114,7 +114,7 @@ impl RunArgs {
     }
 }
 
-/// Returns an error message and a hint if the graph has a sink of kind `trainer`, with which it cannot be run; otherwise `None`.
+/// Returns an error message and a hint if the graph has a sink of kind `trainer`, which `freetumor run` does not support; otherwise `None`.
 pub(super) fn trainer_sink_error(plan: &Plan, pipeline: &Path) -> Option<(String, String)> {
     let node = plan.sinks.iter().find(|node| matches!(node.output, Output::Trainer))?;
     let message = format!("`sinks.{}` receives samples in a training run, not in a run of the pipeline", node.name);

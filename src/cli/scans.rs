@@ -1,4 +1,4 @@
-//! `freetumor scans`: the scans of a run folder, with their paths for who may read them.
+//! `freetumor scans`: the scans of a run folder, with paths for users who may read `RUN/private`.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -19,8 +19,8 @@ use crate::run::RunFolder;
 
 /// List the scans of a run folder
 ///
-/// One scan per line: id, status, source and, with `--paths`, its path below the source, which may name a person and is read from
-/// `RUN/private`. Faults are printed with their messages.
+/// One scan per line: id, status, source and, with `--paths`, the path below the source. Paths are read from `RUN/private` and may
+/// name a person. The messages of faults are printed below the scan.
 #[derive(Args, Clone, Debug)]
 pub struct ScansArgs {
     /// The run folder
@@ -28,7 +28,7 @@ pub struct ScansArgs {
     /// List failed and pending scans only
     #[arg(long)]
     pub failed: bool,
-    /// List scans only whose files changed since they were processed, or that are new or gone; lists the sources of the run
+    /// List only scans that are new, changed, gone or pending, compared with the current files of the sources
     #[arg(long, conflicts_with = "failed")]
     pub changed: bool,
     /// Print the path of each scan
@@ -46,7 +46,7 @@ pub struct ScansArgs {
 #[derive(Debug, Serialize)]
 struct ListedScan {
     scan_id: ScanId,
-    /// The status of the row, or the change of the files.
+    /// The status in the table `scans`, or with `--changed` the kind of change.
     status: String,
     dataset: String,
     source: String,

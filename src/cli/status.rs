@@ -17,7 +17,8 @@ use crate::store::serialize_path;
 
 /// Print the state of a run folder
 ///
-/// Scans by status, samples, commits, open epochs and size. The folder is only read, also while a run writes to it.
+/// Prints the number of scans by status, samples, commits, open epochs and the size. The command only reads the folder and may be used
+/// while a run writes to it.
 #[derive(Args, Clone, Debug)]
 pub struct StatusArgs {
     /// The run folder
@@ -32,19 +33,19 @@ pub struct StatusArgs {
 struct RunStatus {
     #[serde(serialize_with = "serialize_path")]
     run: PathBuf,
-    /// The last commit; absent before the first.
+    /// The last commit; absent before the first commit.
     epoch: Option<u64>,
     /// The earliest commit whose state can be read.
     earliest_epoch: u64,
-    /// Epochs whose scans are being processed, or were when a process ended.
+    /// Number of epochs that are ingested but not committed.
     open_epochs: u64,
-    /// Whether a process writes to the folder; absent if the system does not tell.
+    /// Whether a process writes to the folder; absent if unknown.
     is_running: Option<bool>,
     scans: BTreeMap<String, u64>,
     counts: Counts,
     /// Tombstones of withdrawn scans, patients and contents.
     tombstones: usize,
-    /// The bytes of the files of the last state.
+    /// Total size of the files of the last state.
     bytes: u64,
     code_version: String,
     kernel_class: Option<String>,
@@ -66,7 +67,7 @@ pub fn status(args: &StatusArgs, stdout: &mut dyn Write) -> Result<u8> {
 
 fn read(run: &Path) -> Result<RunStatus> {
     let folder = RunFolder::open(run)?;
-    let next = folder.head().map_or(0, |epoch| epoch + 1);
+    let (manifest, next) = (folder.current_manifest()?, folder.head().map_or(0, |epoch| epoch + 1));
     let mut scans: BTreeMap<String, u64> = BTreeMap::new();
     for file in folder.files("scans", None)? {
         for row in decode_part::<ScanRecord>(folder.read_verified(&file)?)? {
@@ -89,8 +90,8 @@ fn read(run: &Path) -> Result<RunStatus> {
         counts: folder.head_at(None)?.counts,
         tombstones: folder.ingested(next_ingest)?.withdrawn.len(),
         bytes,
-        code_version: folder.manifest().code_version.clone(),
-        kernel_class: folder.manifest().kernel_class.clone(),
+        code_version: manifest.code_version,
+        kernel_class: manifest.kernel_class,
     })
 }
 

@@ -88,7 +88,7 @@ impl Stream {
     }
 
     /// Streams until the reader closes the stream, all passes are done, the run has failed, or the run ended without a sample. A pipe
-    /// has one reader, and the run is stopped when that reader leaves; a socket has one reader after the other, and each reader gets all
+    /// has one reader, and the run is stopped when that reader disconnects; a socket has one reader after the other, and each reader gets all
     /// samples from the start.
     ///
     /// # Errors
@@ -132,7 +132,7 @@ impl Stream {
         Ok(())
     }
 
-    /// Writes the stream; `is_closed` returns whether the reader has left, also while there is nothing to write.
+    /// Writes the stream; `is_closed` returns whether the reader has disconnected, also while there is nothing to write.
     fn write_to(&self, out: impl Write, is_closed: impl Fn() -> bool, run: &RunState) -> Result<ReaderExit> {
         let mut tar = TarStream::new(BufWriter::with_capacity(1 << 20, out));
         match self.passes_to(&mut tar, &is_closed, run) {
@@ -254,8 +254,8 @@ impl CurrentSamples {
     }
 }
 
-/// Stops a run whose reader has left. Committed epochs stay. Work in progress may take long, for example in an external program; it is
-/// abandoned after a moment, as if the process were killed, and a later run repeats it.
+/// Stops a run whose reader has disconnected. Committed epochs are kept. Work in progress may take long, for example in an external
+/// program: after a timeout the process exits, and a later run repeats the work.
 fn stop_run(run: &RunState, progress: &Progress) {
     tracing::warn!("the reader closed the stream: the run stops; the same command resumes it");
     progress.request_stop();
@@ -268,7 +268,7 @@ fn stop_run(run: &RunState, progress: &Progress) {
     }
 }
 
-/// A Unix socket that is bound; its file is removed on drop.
+/// A bound Unix socket, whose file is removed on drop.
 struct Socket {
     path: PathBuf,
     #[cfg(unix)]
@@ -309,7 +309,7 @@ impl Drop for Socket {
     }
 }
 
-/// Returns whether the reader of a pipe or socket has left.
+/// Returns whether the reader of a pipe or socket has disconnected.
 #[cfg(unix)]
 fn is_closed(out: impl std::os::fd::AsFd) -> bool {
     use rustix::event::{PollFd, PollFlags, poll};

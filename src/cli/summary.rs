@@ -18,7 +18,7 @@ impl std::fmt::Display for Summary<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let report = self.0;
         let folder = report.folder.display();
-        if report.processed_scans == 0 && report.removed_scans.is_empty() {
+        if report.processed_scans == 0 && report.removed_scans.is_empty() && report.graph_change.is_empty() {
             let committed = pluralize(report.scans as usize, "scan");
             let reason = match report.left_out_scans {
                 0 => format!("no new or changed scans; {committed} committed"),
@@ -83,19 +83,24 @@ impl Summary<'_> {
         writeln!(f, "  {:<12}{:<10}{all_accepted:>10}{all_rejected:>10}{share:>8}\n", "all", "")
     }
 
-    /// Prints the scans that changed, left, or were processed again in this run.
+    /// Prints the scans that changed, were removed or were processed again in this run.
     fn changes(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let report = self.0;
         let lines = [
             (&report.changed_scans, "changed since the last run, processed again"),
+            (&report.affected_scans, "affected by the change of the graph, processed again"),
             (&report.retried_scans, "pending or duplicates of changed scans, processed again"),
             (&report.removed_scans, "no longer in their source, removed with their samples"),
         ];
         let lines: Vec<_> = lines.into_iter().filter(|(scans, _)| !scans.is_empty()).collect();
+        if let [first, rest @ ..] = &report.graph_change[..] {
+            let more = if rest.is_empty() { String::new() } else { format!(", and {} more", rest.len()) };
+            writeln!(f, "the graph changed: {first}{more}")?;
+        }
         for (scans, change) in &lines {
             writeln!(f, "{}: {change} ({})", pluralize(scans.len(), "scan"), listed(scans))?;
         }
-        if lines.is_empty() { Ok(()) } else { writeln!(f) }
+        if lines.is_empty() && report.graph_change.is_empty() { Ok(()) } else { writeln!(f) }
     }
 
     /// Prints the failed and pending scans, of this run and in all.

@@ -33,7 +33,7 @@ pub fn run(args: &TagArgs, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Re
     let folder = RunFolder::open(&args.run)?;
     let tags = match &args.name {
         Some(name) => {
-            let created = RunFolder::create_or_resume(&args.run, &folder.manifest().clone());
+            let created = RunFolder::create_or_resume(&args.run, &folder.current_manifest()?);
             match created.and_then(|writer| writer.tag(name)) {
                 Err(error) if error.kind() == ErrorKind::Locked => {
                     let request = Request::Tag { name: name.clone() };

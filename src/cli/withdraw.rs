@@ -1,4 +1,4 @@
-//! `freetumor withdraw`: removes scans from a run for good.
+//! `freetumor withdraw`: removes scans from a run permanently.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::Write;
@@ -17,12 +17,12 @@ use crate::id::{PatientKey, ScanId};
 use crate::run::RunFolder;
 use crate::run::requests::Request;
 
-/// Remove scans from a run folder for good
+/// Remove scans from a run folder permanently
 ///
-/// One commit removes the rows and samples of the scans, and tombstones, which do not name them, keep the scans out of the run. With
-/// `--scan`, a duplicate of the scan is processed instead; with `--patient` and `--list`, scans of equal content are removed under every
-/// name. Earlier states can still be read until they are deleted: by `--purge`, or later by `freetumor vacuum`. The receipt lists what
-/// changed.
+/// One commit removes the rows and samples of the scans. Tombstones, which do not contain the ids of the scans, prevent that a later run
+/// ingests the scans again. With `--scan`, a duplicate of the scan is processed in place of the scan; with `--patient` and `--list`, all
+/// scans of equal content are removed. Earlier states can be read until `--purge` or `freetumor vacuum` deletes them. The receipt lists
+/// the changed files.
 #[derive(Args, Clone, Debug)]
 #[command(group = clap::ArgGroup::new("what").required(true).multiple(true))]
 pub struct WithdrawArgs {
@@ -31,7 +31,7 @@ pub struct WithdrawArgs {
     /// Withdraw this scan
     #[arg(long = "scan", value_name = "ID", group = "what")]
     pub scans: Vec<ScanId>,
-    /// Withdraw all scans of this patient, also later ones
+    /// Withdraw all scans of this patient, and all that are added later
     #[arg(long = "patient", value_name = "KEY", group = "what")]
     pub patients: Vec<PatientKey>,
     /// Withdraw the scans of this file: a scan id or the path of a scan below its source in each line
@@ -108,12 +108,12 @@ fn print(receipt: &Receipt, args: &WithdrawArgs, out: &mut dyn Write) -> std::io
             let scans = pluralize(receipt.scans.len(), "scan");
             writeln!(out, "withdrew {scans} in epoch {epoch}")?;
             let (removed, rewritten) = (receipt.removed.len(), receipt.rewritten.len());
-            writeln!(out, "{} removed, {} written instead", pluralize(removed, "file"), pluralize(rewritten, "file"))?;
+            writeln!(out, "{} removed, {} rewritten", pluralize(removed, "file"), pluralize(rewritten, "file"))?;
         }
     }
     if !receipt.processed_duplicates.is_empty() {
         let scans = pluralize(receipt.processed_duplicates.len(), "duplicate");
-        writeln!(out, "processed {scans} instead")?;
+        writeln!(out, "processed {scans} of withdrawn scans")?;
     }
     match receipt.is_purged {
         true => writeln!(out, "deleted {} of earlier states", pluralize(receipt.purged.len(), "file")),

@@ -72,13 +72,13 @@ mod tests {
 
     const SHAPE: [usize; 3] = [12, 10, 8];
 
-    /// A scan: HU and merged labels, with a real tumor of label 2.
+    /// Returns the HU and merged labels of a scan with a real tumor of label 2.
     fn scan() -> (Array3<f32>, Array3<u8>) {
         let hu = Array3::from_fn(SHAPE, |[x, y, z]| (100 + 7 * x + 3 * y + z) as f32);
         (hu, Array3::from_fn(SHAPE, |[x, y, _]| if x == 0 && y == 0 { 2 } else { u8::from(x < 9) }))
     }
 
-    /// A tumor whose HU change in a ball, and whose labels change in a smaller ball.
+    /// Returns a tumor whose HU change in a ball, and whose labels change in a smaller ball.
     fn tumor([centre, start, end]: [[usize; 3]; 3], radius: f64) -> ChangedBox {
         let (hu, labels) = scan();
         let start = [0, 1, 2].map(|axis| start[axis].min(centre[axis]));

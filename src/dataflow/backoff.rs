@@ -1,22 +1,22 @@
-//! Repetition of work after faults of the machine.
+//! Retries after faults of the machine.
 
 use std::time::Duration;
 
 use crate::error::{Fault, FaultKind};
 
-/// Waits before each repetition.
+/// The pauses before the retries.
 const WAITS: [Duration; 3] = [Duration::from_millis(100), Duration::from_millis(500), Duration::from_secs(2)];
 
-/// Runs work, and repeats it after a pause while it fails by a fault of the machine. A scan whose files changed is not repeated: the listing
-/// has its old version.
+/// Calls `work` until it succeeds, with pauses and at most three retries. Only faults of the machine are retried, but not changed files:
+/// the listing has the old version of a changed scan.
 ///
 /// # Errors
 /// The last fault.
 pub(super) fn with_retries<T>(work: impl Fn() -> Result<T, Fault>) -> Result<T, Fault> {
-    let is_repeated = |fault: &Fault| fault.kind.is_transient() && fault.kind != FaultKind::Changed;
+    let is_retried = |fault: &Fault| fault.kind.is_transient() && fault.kind != FaultKind::Changed;
     for wait in WAITS {
         match work() {
-            Err(fault) if is_repeated(&fault) => {
+            Err(fault) if is_retried(&fault) => {
                 tracing::debug!("{fault}: waiting {} ms before the next attempt", wait.as_millis());
                 std::thread::sleep(wait);
             }
@@ -32,7 +32,7 @@ mod tests {
 
     use super::*;
 
-    /// Returns the number of calls of work that fails with this kind until call `success`.
+    /// Returns the number of calls of work whose calls before number `success` fail with this kind, and whether the result is a success.
     fn calls(kind: FaultKind, success: usize) -> (usize, bool) {
         let calls = Cell::new(0);
         let result = with_retries(|| {
@@ -43,7 +43,7 @@ mod tests {
     }
 
     #[test]
-    fn only_faults_of_the_machine_are_repeated() {
+    fn only_faults_of_the_machine_are_retried() {
         assert_eq!(calls(FaultKind::Io, 3), (3, true));
         assert_eq!(calls(FaultKind::Interrupted, usize::MAX), (4, false));
         assert_eq!(calls(FaultKind::Corrupt, usize::MAX), (1, false));

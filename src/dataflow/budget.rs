@@ -39,7 +39,7 @@ impl Budget {
         self.state().peak_bytes
     }
 
-    /// Leases `bytes`; `None` if they are not free now.
+    /// Leases `bytes`; `None` if fewer bytes are free now.
     pub fn lease(self: &Arc<Self>, bytes: u64) -> Option<Lease> {
         let mut state = self.state();
         if state.used_bytes.checked_add(bytes)? > self.limit_bytes {

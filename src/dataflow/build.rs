@@ -233,7 +233,7 @@ fn commit_epochs<'scope>(
     let deduplicated = deduplicate_epochs(outcomes, shared);
     let epochs = fallible(deduplicated, "remove", Priority::Save, &sequential, move |epoch, outcomes| {
         let added = attempts_of(outcomes.iter().flat_map(|outcome: &ScanOutcome| &outcome.samples), epoch, 1);
-        let removed = attempts_of(&ledger.leaving_rows(epoch)?, epoch, -1);
+        let removed = attempts_of(&ledger.rows_to_remove(epoch)?, epoch, -1);
         Ok(Arc::new(EpochOutcomes { epoch, outcomes, attempts: added.into_iter().chain(removed).collect() }))
     });
     let candidates = epochs.clone().flat_map(|epoch: Arc<EpochOutcomes>| epoch.attempts.clone());

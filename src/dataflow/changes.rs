@@ -1,4 +1,4 @@
-//! The changes of the sources of a run since its scans were ingested.
+//! The changes of the sources of a run since the last ingest.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -7,7 +7,7 @@ use crate::graph::{Plan, SourceNode};
 use crate::id::{ScanDigest, ScanId};
 use crate::ingest::ScanEntry;
 use crate::record::Status;
-use crate::run::{IngestEntry, Withdrawn};
+use crate::run::{IngestEntry, Tombstones};
 
 use super::Epoch;
 
@@ -43,11 +43,11 @@ impl Listing {
 /// The committed row of a scan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CommittedScan {
-    /// The epoch of its rows.
+    /// The epoch that committed the row.
     pub epoch: Epoch,
-    /// The result of its processing.
+    /// The result of processing the scan.
     pub status: Status,
-    /// The content digest; absent if the scan could not be read.
+    /// The digest of the content of the scan; absent if the scan could not be read.
     pub digest: Option<ScanDigest>,
     /// For a duplicate, the scan that was processed instead.
     pub duplicate_of: Option<ScanId>,
@@ -61,7 +61,9 @@ pub struct RunScans {
     /// The rows of the table `scans`.
     pub committed: HashMap<ScanId, CommittedScan>,
     /// The withdrawn scans, which are not ingested again.
-    pub withdrawn: Withdrawn,
+    pub withdrawn: Tombstones,
+    /// How the graph differs from that of the last epoch; empty if it is the same.
+    pub graph_change: Vec<String>,
 }
 
 /// Returns the keys of ingested scans.
@@ -74,12 +76,16 @@ pub struct ScanChanges {
     pub new: Vec<ScanEntry>,
     /// Scans with another version.
     pub changed: Vec<ScanEntry>,
-    /// Scans whose processing the machine prevented.
+    /// Scans with the same version that a change of the graph affects.
+    pub affected: Vec<ScanEntry>,
+    /// Scans that could not be processed because of a fault of the machine.
     pub pending: Vec<ScanEntry>,
-    /// Duplicates of scans that change or leave, with the scan that was processed instead.
+    /// Duplicates of changed and removed scans, with the scan that was processed instead.
     pub duplicates: Vec<(ScanId, ScanEntry)>,
-    /// Scans that are no longer in their source.
+    /// Scans that are no longer in their source, or whose source is no longer in the graph.
     pub gone: Vec<ScanId>,
+    /// Whether the graph changed, which is committed even if no scan is processed.
+    pub is_graph_changed: bool,
 }
 
 impl ScanChanges {
@@ -89,29 +95,37 @@ impl ScanChanges {
     /// # Errors
     /// The error of `keys_of`.
     pub fn new(plan: &Plan, listing: &Listing, scans: &RunScans, keys_of: KeysOf<'_>) -> Result<Self> {
-        let mut changes = Self::default();
+        let mut changes = Self { is_graph_changed: !scans.graph_change.is_empty(), ..Self::default() };
+        let graphs = plan.source_graphs();
+        let graph = |entry: &ScanEntry| graphs.get(&entry.source).map(|graph| graph.results);
         let mut listed: HashMap<ScanId, &ScanEntry> = HashMap::new();
-        for entry in listing.entries().filter(|entry| !scans.withdrawn.has_entry(entry)) {
+        for entry in listing.entries().filter(|entry| !scans.withdrawn.contains_entry(entry)) {
             listed.insert(entry.scan_id, entry);
             let status = scans.committed.get(&entry.scan_id).map(|scan| scan.status);
             match scans.ingested.get(&entry.scan_id) {
                 None => changes.new.push(entry.clone()),
                 Some(ingested) if ingested.version != entry.version => changes.changed.push(entry.clone()),
+                Some(ingested) if Some(ingested.graph) != graph(entry) => changes.affected.push(entry.clone()),
                 Some(_) if status == Some(Status::Pending) => changes.pending.push(entry.clone()),
                 Some(_) => {}
             }
         }
-        changes.gone = gone(plan, listing, scans, &listed, keys_of)?;
+        changes.gone = find_gone(listing, scans, &listed, keys_of)?;
         changes.add_duplicates(scans, &listed);
         Ok(changes)
     }
 
-    /// Adds the duplicates of scans that change or leave: of these, one may be processed instead.
+    /// Adds the duplicates of changed and removed scans: one of the duplicates may be processed instead.
     fn add_duplicates(&mut self, scans: &RunScans, listed: &HashMap<ScanId, &ScanEntry>) {
-        let leaving: HashSet<ScanId> =
-            self.changed.iter().map(|entry| entry.scan_id).chain(self.gone.iter().copied()).collect();
+        let removed: HashSet<ScanId> = self
+            .changed
+            .iter()
+            .chain(&self.affected)
+            .map(|entry| entry.scan_id)
+            .chain(self.gone.iter().copied())
+            .collect();
         let known: HashSet<ScanId> =
-            leaving.iter().copied().chain(self.pending.iter().map(|entry| entry.scan_id)).collect();
+            removed.iter().copied().chain(self.pending.iter().map(|entry| entry.scan_id)).collect();
         for (scan_id, scan) in scans.committed.iter().filter(|(scan_id, _)| !known.contains(scan_id)) {
             let Some(original) = scan.duplicate_of else { continue };
             // Also if an earlier run that removed the original ended before it processed the duplicate.
@@ -119,7 +133,7 @@ impl ScanChanges {
                 .committed
                 .get(&original)
                 .is_some_and(|original| original.status == Status::Done && original.digest == scan.digest);
-            if let Some(entry) = listed.get(scan_id).filter(|_| leaving.contains(&original) || !is_current) {
+            if let Some(entry) = listed.get(scan_id).filter(|_| removed.contains(&original) || !is_current) {
                 self.duplicates.push((original, (*entry).clone()));
             }
         }
@@ -128,8 +142,13 @@ impl ScanChanges {
     /// Returns the scans to process, in their order: by scan id, and duplicates after the scan that was processed instead. The order does
     /// not depend on the number of scans per epoch.
     pub fn in_order(&self) -> Vec<ScanEntry> {
-        let first =
-            self.new.iter().chain(&self.changed).chain(&self.pending).map(|entry| (entry.scan_id, false, entry));
+        let first = self
+            .new
+            .iter()
+            .chain(&self.changed)
+            .chain(&self.affected)
+            .chain(&self.pending)
+            .map(|entry| (entry.scan_id, false, entry));
         let duplicates = self.duplicates.iter().map(|(original, entry)| (*original, true, entry));
         let mut ordered: Vec<_> = first.chain(duplicates).collect();
         ordered.sort_by_key(|(original, is_duplicate, entry)| (*original, *is_duplicate, entry.scan_id));
@@ -137,16 +156,14 @@ impl ScanChanges {
     }
 }
 
-/// Returns the ingested scans of the plan's sources that are not listed, except for those in folders that could not be listed.
-fn gone(
-    plan: &Plan,
+/// Returns the ingested scans that are not listed, except for those in folders that could not be listed.
+fn find_gone(
     listing: &Listing,
     scans: &RunScans,
     listed: &HashMap<ScanId, &ScanEntry>,
     keys_of: KeysOf<'_>,
 ) -> Result<Vec<ScanId>> {
-    let is_missing =
-        |entry: &&IngestEntry| plan.source_index(&entry.source).is_some() && !listed.contains_key(&entry.scan_id);
+    let is_missing = |entry: &&IngestEntry| !listed.contains_key(&entry.scan_id);
     let missing: HashSet<ScanId> = scans.ingested.values().filter(is_missing).map(|entry| entry.scan_id).collect();
     if missing.is_empty() {
         return Ok(Vec::new());
@@ -168,7 +185,7 @@ fn gone(
     Ok(gone)
 }
 
-/// Returns whether a listed path has no state on disk: a broken link, a folder that cannot be listed, or a missing image of a list.
+/// Returns whether the files of a listed path cannot be read: a broken link, a folder that cannot be listed, or a missing image of a list.
 fn is_unreadable(entry: &ScanEntry) -> bool {
     entry.bytes == 0 && entry.modified_s == 0
 }
@@ -193,7 +210,7 @@ pub fn check_missing(plan: &Plan, scans: &RunScans, changes: &ScanChanges) -> Re
                 "the source `{name}` has lost {missing} of {known} scans: expected at most {most}% (`max_missing`); nothing was changed"
             );
             return Err(Error::new(message).with_hint(
-                "check that its disk is mounted; to remove these scans from the run, repeat the command with `--set pipeline.max_missing=1.0`",
+                "check that the disk of the source is mounted; to remove these scans from the run, repeat the command with `--set pipeline.max_missing=1.0`",
             ));
         }
     }

@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::id::{ScanDigest, ScanId};
 use crate::record::Status;
-use crate::run::Withdrawn;
+use crate::run::Tombstones;
 use crate::run::spool::ScanOutcome;
 
 use super::Epoch;
@@ -25,7 +25,7 @@ struct Known {
     scans: HashMap<ScanDigest, Vec<(Epoch, ScanId)>>,
     /// The epochs in which scans are processed again or removed.
     replaced: HashMap<ScanId, Vec<Epoch>>,
-    withdrawn: Withdrawn,
+    withdrawn: Tombstones,
 }
 
 impl Known {
@@ -38,13 +38,13 @@ impl Known {
 
 impl KnownScans {
     /// Creates a set without scans that knows the withdrawn contents.
-    pub fn new(withdrawn: Withdrawn) -> Self {
+    pub fn new(withdrawn: Tombstones) -> Self {
         Self(Mutex::new(Known { withdrawn, ..Known::default() }))
     }
 
     /// Returns whether scans of this content are withdrawn.
     pub fn is_withdrawn(&self, digest: ScanDigest) -> bool {
-        self.with(|known| known.withdrawn.has_content(digest))
+        self.with(|known| known.withdrawn.contains_content(digest))
     }
 
     /// Adds a done scan; the first current scan of a digest is kept.
@@ -54,13 +54,13 @@ impl KnownScans {
         });
     }
 
-    /// States that an epoch processes a scan again or removes it: from this epoch on, its earlier rows do not exist. Call this method
+    /// Records that an epoch processes a scan again or removes the scan: from this epoch on, the earlier rows of the scan do not exist. Call this method
     /// before the epoch starts.
     pub fn replace(&self, scan_id: ScanId, epoch: Epoch) {
         self.with(|known| known.replaced.entry(scan_id).or_default().push(epoch));
     }
 
-    /// Returns the scan with this digest in an epoch before `epoch`; `None` if no current scan has it.
+    /// Returns the scan with this digest in an epoch before `epoch`; `None` if no current scan has this digest.
     pub fn find_before(&self, digest: ScanDigest, epoch: Epoch) -> Option<ScanId> {
         self.with(|known| {
             let scans = known.scans.get(&digest)?;
@@ -97,7 +97,7 @@ pub fn mark_duplicate(outcome: &mut ScanOutcome, original: ScanId) {
     outcome.faults.clear();
     let scan = &mut outcome.scan;
     scan.organs.clear();
-    // A duplicate that is recognised at reading has no mask.
+    // A duplicate that is found before masking has no mask.
     scan.mask_coverage = None;
     (scan.accepted, scan.rejected) = (0, 0);
     scan.status = Status::Duplicate;

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::error::Result;
 use crate::graph::Plan;
 use crate::id::ScanId;
-use crate::run::{IngestedScans, RunFolder, Withdrawn};
+use crate::run::{IngestedScans, RunFolder, Tombstones};
 
 use super::changes::{Listing, RunScans, ScanChanges};
 use super::committed_scans::{committed_scans, keys_of};
@@ -25,9 +25,9 @@ pub fn finished(plan: &Plan, folder: &Path) -> Result<Option<RunReport>> {
     }
     let plan = plan.clone().with_keyed_digest()?;
     let run = RunFolder::open(folder)?;
-    run.check_same(&manifest(&plan)?)?;
+    let graph_change = run.check_resumable(&manifest(&plan)?)?;
     let next = run.head().map_or(0, |epoch| epoch + 1);
-    if next == 0 || run.next_ingest()? != next {
+    if next == 0 || run.next_ingest()? != next || !graph_change.is_empty() {
         return Ok(None);
     }
     if changes_since(&plan, &run)? != ScanChanges::default() {
@@ -48,7 +48,8 @@ pub fn changes_since(plan: &Plan, run: &RunFolder) -> Result<ScanChanges> {
 
 fn scans_of(run: &RunFolder, plan: &Plan) -> Result<RunScans> {
     let IngestedScans { entries, withdrawn: tombstones } = run.ingested(run.next_ingest()?)?;
-    let mut withdrawn = Withdrawn::new(plan.patient_secret()?);
+    let mut withdrawn = Tombstones::new(plan.patient_secret()?);
     withdrawn.extend(tombstones);
-    Ok(RunScans { ingested: entries, committed: committed_scans(run)?, withdrawn })
+    let graph_change = run.check_resumable(&manifest(plan)?)?;
+    Ok(RunScans { ingested: entries, committed: committed_scans(run)?, withdrawn, graph_change })
 }

@@ -7,15 +7,16 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::graph::{Plan, Port};
-use crate::id::ScanId;
+use crate::id::{ScanId, ScanVersion};
 use crate::ingest::{PatientSecret, ScanEntry};
 use crate::record::parquet::encode_part;
 use crate::record::{FaultRecord, QualityGroup, QualityRecord, SampleRecord, Split, Status};
 use crate::run::seal::{LayoutInput, seal};
 use crate::run::spool::{ScanOutcome, Spool};
 use crate::run::{
-    Commit, EpochChanges, FORMAT_VERSION, IngestManifest, IngestedScans, Removal, RunFolder, RunManifest, RunWriter,
-    ScansByEpoch, Tag, TagName, Withdrawn, remove_scans, rows_of_scans, without_paths,
+    Commit, EpochChanges, FORMAT_VERSION, IngestEntry, IngestManifest, IngestedScans, Removal, RunFolder, RunManifest,
+    RunWriter, ScansByEpoch, SourceGraph, Tag, TagName, Tombstones, graph_after, remove_scans, rows_of_scans,
+    without_paths,
 };
 use crate::sink::{BUCKETS, Layout, LayoutReport, Output, PATCHES};
 use crate::store::DurableStorage;
@@ -39,6 +40,10 @@ pub struct Ledger {
     folder: PathBuf,
     /// The secret of tombstones.
     secret: Option<PatientSecret>,
+    /// The digests of the graph after each source.
+    graphs: BTreeMap<String, SourceGraph>,
+    /// How the graph differed from that of the last epoch when the folder was opened.
+    graph_change: Vec<String>,
     outputs: Vec<Output>,
     /// The samples of each sink: synthesis stage, branch, and whether accepted or rejected.
     selections: Vec<HashSet<(String, String, bool)>>,
@@ -83,6 +88,11 @@ impl Ledger {
         }
         let spool = writer.spool(layouts(&outputs));
         spool.clear_committed(writer.next_epoch())?;
+        let graph_change = writer.graph_change().to_vec();
+        if !graph_change.is_empty() {
+            // Results of another graph.
+            (writer.next_epoch()..writer.next_ingest()).try_for_each(|epoch| spool.clear(epoch))?;
+        }
         let quality = writer.folder().quality(None)?;
         let scans = committed_scans(writer.folder())?;
         let state = State {
@@ -94,7 +104,18 @@ impl Ledger {
             projection_time: Duration::ZERO,
         };
         let (folder, secret) = (folder.to_owned(), plan.patient_secret()?);
-        Ok((Self { folder, secret, outputs, selections, state: Mutex::new(state) }, spool))
+        Ok((
+            Self {
+                folder,
+                secret,
+                graphs: plan.source_graphs(),
+                graph_change,
+                outputs,
+                selections,
+                state: Mutex::new(state),
+            },
+            spool,
+        ))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -111,8 +132,14 @@ impl Ledger {
         let next = state.writer.next_ingest();
         let open = (state.writer.next_epoch()..next).map(|epoch| {
             let folder = state.writer.folder();
-            let entries = folder.scan_entries(epoch)?.into_iter().map(Arc::new).collect();
             let (manifest, _) = folder.ingest_manifest(epoch)?;
+            let mut entries = folder.scan_entries(epoch)?;
+            let is_current = |entry: &IngestEntry| entry.graph == graph_after(&self.graphs, &entry.source);
+            for (entry, _) in entries.iter_mut().zip(&manifest.entries).filter(|(_, ingested)| !is_current(ingested)) {
+                // Without a version, the scan becomes pending, and a later epoch processes it by the current graph.
+                entry.version = ScanVersion::default();
+            }
+            let entries = entries.into_iter().map(Arc::new).collect();
             let IngestManifest { removed, withdrawn, .. } = manifest;
             Ok(EpochWork { epoch, entries, removed, withdrawn, replaces: false })
         });
@@ -126,9 +153,15 @@ impl Ledger {
     pub fn scans(&self) -> Result<RunScans> {
         let state = self.state();
         let IngestedScans { entries, withdrawn: tombstones } = state.writer.ingested()?;
-        let mut withdrawn = Withdrawn::new(self.secret.clone());
+        let mut withdrawn = Tombstones::new(self.secret.clone());
         withdrawn.extend(tombstones);
-        Ok(RunScans { ingested: entries, committed: state.scans.clone(), withdrawn })
+        let graph_change = state.writer.graph_change().to_vec();
+        Ok(RunScans { ingested: entries, committed: state.scans.clone(), withdrawn, graph_change })
+    }
+
+    /// Returns how the graph differed from that of the last epoch when the folder was opened; empty if it was the same.
+    pub fn graph_change(&self) -> &[String] {
+        &self.graph_change
     }
 
     /// Returns the keys of scans, from `RUN/private`.
@@ -154,7 +187,7 @@ impl Ledger {
         Ok(entries.into_values().collect())
     }
 
-    /// Returns the scans with a fault that `selects` selects.
+    /// Returns the scans with a fault for which `selects` returns true.
     ///
     /// # Errors
     /// If the table `faults` cannot be read.
@@ -182,7 +215,7 @@ impl Ledger {
         Arc::clone(self.state().writer.folder().store())
     }
 
-    /// Names the last state.
+    /// Creates a tag that names the last state.
     ///
     /// # Errors
     /// The errors of [`RunWriter::tag`].
@@ -223,29 +256,29 @@ impl Ledger {
         Ok(())
     }
 
-    /// Reads the committed rows of `samples` that the commit of an epoch will remove: those of its scans that an earlier epoch processed,
-    /// and of scans that leave. All earlier epochs must be committed.
+    /// Reads the committed rows of `samples` that the commit of an epoch will remove: the earlier rows of the scans of the epoch, and the
+    /// rows of removed scans. All earlier epochs must be committed.
     ///
     /// # Errors
     /// If committed files cannot be read.
-    pub fn leaving_rows(&self, epoch: Epoch) -> Result<Vec<SampleRecord>> {
-        let (folder, leaving) = {
+    pub fn rows_to_remove(&self, epoch: Epoch) -> Result<Vec<SampleRecord>> {
+        let (folder, scans) = {
             let state = self.state();
-            (state.writer.folder().clone(), state.leaving(epoch)?)
+            (state.writer.folder().clone(), state.scans_to_remove(epoch)?)
         };
-        rows_of_scans(&folder, &leaving)
+        rows_of_scans(&folder, &scans)
     }
 
-    /// Commits an epoch: publishes the staged files of its scans and writes the tables, with one commit for all. The commit removes the
-    /// earlier rows and samples of its scans and of the scans that leave. `changes` are the changes of the counts by group since the
+    /// Commits an epoch: publishes the staged files of the scans and writes the tables, with one commit for all. The commit removes the
+    /// earlier rows and samples of these scans and those of removed scans. `changes` are the changes of the counts by group since the
     /// previous epoch.
     ///
     /// # Errors
     /// If a file cannot be written or another process was faster.
     pub fn commit(&self, epoch: Epoch, outcomes: &[ScanOutcome], changes: &[QualityChange]) -> Result<()> {
-        let (folder, leaving) = {
+        let (folder, scans) = {
             let state = self.state();
-            (state.writer.folder().clone(), state.leaving(epoch)?)
+            (state.writer.folder().clone(), state.scans_to_remove(epoch)?)
         };
         let store = folder.store();
         let selections: Vec<_> = self
@@ -264,7 +297,7 @@ impl Ledger {
             .filter_map(|(output, selects)| Some(LayoutInput { layout: output.layout()?, selects }))
             .collect();
         let mut sealed = seal(&**store, epoch, outcomes.to_vec(), &inputs)?;
-        let Removal { add, remove, counts } = remove_scans(&folder, &leaving, &inputs)?;
+        let Removal { add, remove, counts } = remove_scans(&folder, &scans, &inputs)?;
         sealed.add.extend(add);
         (sealed.remove, sealed.removed) = (remove, counts);
         let mut state = self.state();
@@ -273,7 +306,7 @@ impl Ledger {
             sealed.add.push(encode_part::<QualityRecord>(epoch, rows)?.publish(&**store)?);
         }
         state.writer.commit(sealed)?;
-        state.record_commit(&leaving, outcomes);
+        state.record_commit(&scans, outcomes);
         if state.last_projection.elapsed() >= PROJECT_INTERVAL.max(50 * state.projection_time) {
             let start = Instant::now();
             state.writer.project(layouts(&self.outputs))?;
@@ -295,7 +328,7 @@ impl Ledger {
     /// Synchronizes the folders of tables and layouts with the committed files.
     ///
     /// # Errors
-    /// If the folders cannot be written, or a layout contains files of other origin, which are kept.
+    /// If the folders cannot be written, or a layout contains files that the run did not write. Such files are kept.
     pub fn project(&self) -> Result<()> {
         self.project_layouts().map(drop)
     }
@@ -323,19 +356,19 @@ impl Ledger {
 
 impl State {
     /// Returns the scans whose committed rows the commit of an epoch removes.
-    fn leaving(&self, epoch: Epoch) -> Result<ScansByEpoch> {
+    fn scans_to_remove(&self, epoch: Epoch) -> Result<ScansByEpoch> {
         let (manifest, _) = self.writer.folder().ingest_manifest(epoch)?;
-        let mut leaving = ScansByEpoch::new();
+        let mut removed = ScansByEpoch::new();
         let ids = manifest.entries.iter().map(|entry| entry.scan_id).chain(manifest.removed);
         for (scan_id, scan) in ids.filter_map(|scan_id| Some((scan_id, self.scans.get(&scan_id)?))) {
-            leaving.entry(scan.epoch).or_default().insert(scan_id);
+            removed.entry(scan.epoch).or_default().insert(scan_id);
         }
-        Ok(leaving)
+        Ok(removed)
     }
 
     /// Updates the rows of scans after a commit.
-    fn record_commit(&mut self, leaving: &ScansByEpoch, outcomes: &[ScanOutcome]) {
-        for scan_id in leaving.values().flatten() {
+    fn record_commit(&mut self, removed: &ScansByEpoch, outcomes: &[ScanOutcome]) {
+        for scan_id in removed.values().flatten() {
             self.scans.remove(scan_id);
             self.failures.remove(scan_id);
         }
@@ -370,6 +403,7 @@ pub(super) fn manifest(plan: &Plan) -> Result<RunManifest> {
         kernel_class: plan.kernel_class(),
         patient_secret: secret.map(|secret| secret.fingerprint()),
         models: models.collect(),
+        graphs: plan.source_graphs(),
     })
 }
 

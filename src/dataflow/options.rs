@@ -1,6 +1,6 @@
 //! Options of a run.
 
-/// Options of a run. They do not change the results.
+/// Options of a run, which do not change the results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RunOptions {
     /// Number of timely workers.

@@ -24,19 +24,23 @@ pub struct RunReport {
     pub scans: u64,
     /// Scans that this run processed.
     pub processed_scans: u64,
-    /// Scans that this run processed and no earlier run.
+    /// Scans that no earlier run processed.
     pub new_scans: u64,
-    /// Scans that the limit of this run left out.
+    /// Scans that this run did not process because of the limit.
     pub left_out_scans: u64,
-    /// Scans whose files changed since an earlier run; this run processed them again.
+    /// Scans that this run processed again because their files changed.
     pub changed_scans: Vec<ScanId>,
-    /// Scans that this run processed again because they were pending, or duplicates of scans that changed or left.
+    /// How the graph of this run differed from that of the last run; empty if it was the same.
+    pub graph_change: Vec<String>,
+    /// Scans that this run processed again because the graph changed.
+    pub affected_scans: Vec<ScanId>,
+    /// Scans that this run processed again: pending scans, and duplicates of changed or removed scans.
     pub retried_scans: Vec<ScanId>,
-    /// Scans that are no longer in their source; this run removed their rows and samples.
+    /// Scans that are no longer in their source, whose rows and samples this run removed.
     pub removed_scans: Vec<ScanId>,
     /// Scans that failed in this run.
     pub newly_failed_scans: Vec<ScanId>,
-    /// Scans that are pending after this run: the next run processes them again.
+    /// Scans that are pending after this run, which the next run processes again.
     pub newly_pending_scans: Vec<ScanId>,
     /// Accepted tumors.
     pub accepted: u64,
@@ -46,7 +50,7 @@ pub struct RunReport {
     pub negatives: u64,
     /// Scans that failed, each with one or more faults.
     pub failed_scans: u64,
-    /// Scans that are pending: the machine or a change of their files prevented their processing.
+    /// Scans that are pending because of a fault of the machine or because files changed while they were read.
     pub pending_scans: u64,
     /// Faults.
     pub faults: u64,

@@ -47,7 +47,7 @@ pub fn run(plan: Plan, folder: &Path, options: &RunOptions, progress: &Arc<Progr
     })
 }
 
-/// Processes failed and pending scans of a run folder again, those that `selects` selects by the row of a fault. New and changed scans wait
+/// Processes failed and pending scans of a run folder again, namely those with a fault for which `selects` returns true. New and changed scans wait
 /// for the next run.
 ///
 /// # Errors
@@ -131,7 +131,8 @@ impl<'a> Session<'a> {
         runner.progress.expect_scans(schedule.scans() as u64);
         warn_of_small_disk(plan, self.folder, &schedule);
         counts.add(&schedule, &scans, &changes);
-        let ScanCounts { processed_scans, new_scans, changed_scans, retried_scans, removed_scans } = counts;
+        let ScanCounts { processed_scans, new_scans, changed_scans, affected_scans, retried_scans, removed_scans } =
+            counts;
         let left_out_scans = schedule.left_out_scans() as u64;
         let mut shared = process(runner, ledger, &scans, schedule, options)?;
         while execute_requests(runner, ledger, options)? {
@@ -157,6 +158,8 @@ impl<'a> Session<'a> {
             new_scans,
             left_out_scans,
             changed_scans,
+            graph_change: ledger.graph_change().to_vec(),
+            affected_scans,
             retried_scans,
             removed_scans,
             newly_failed_scans: failed(Status::Fault),
@@ -184,6 +187,7 @@ struct ScanCounts {
     processed_scans: u64,
     new_scans: u64,
     changed_scans: Vec<ScanId>,
+    affected_scans: Vec<ScanId>,
     retried_scans: Vec<ScanId>,
     removed_scans: Vec<ScanId>,
 }
@@ -199,6 +203,8 @@ impl ScanCounts {
         self.processed_scans += schedule.scans() as u64;
         self.new_scans += scheduled.iter().filter(|scan_id| !scans.committed.contains_key(scan_id)).count() as u64;
         self.changed_scans.extend(changed.filter(is_scheduled));
+        let affected = changes.affected.iter().map(|entry| entry.scan_id);
+        self.affected_scans.extend(affected.filter(is_scheduled));
         self.retried_scans.extend(retried.map(|entry| entry.scan_id).filter(is_scheduled));
         self.removed_scans.extend(schedule.epochs().iter().flat_map(|work| work.removed.iter().copied()));
     }
@@ -237,7 +243,7 @@ fn missing_splits(plan: &Plan, sink: &SinkNode, samples: &BTreeMap<String, BTree
     let consequence = if sink.kind == "nnunet" && missing.contains(&Split::Validation) {
         "nnU-Net cannot train fold 0 without validation cases"
     } else {
-        "the shares of `split` need more patients"
+        "add patients, or change the shares of `split`"
     };
     (!names.is_empty())
         .then(|| format!("the sink `{}` has no {} samples: {consequence}", sink.name, names.join(" and no ")))

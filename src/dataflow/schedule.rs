@@ -18,7 +18,7 @@ pub struct EpochWork {
     pub epoch: Epoch,
     /// The scans to process.
     pub entries: Vec<Arc<ScanEntry>>,
-    /// The scans that leave the run.
+    /// The scans that are removed from the run.
     pub removed: Vec<ScanId>,
     /// The tombstones of withdrawn scans.
     pub withdrawn: Vec<Tombstone>,
@@ -27,7 +27,7 @@ pub struct EpochWork {
 }
 
 impl EpochWork {
-    /// Iterates over the ids of all scans whose earlier rows leave the run.
+    /// Iterates over the ids of all scans whose earlier rows are removed.
     pub fn scan_ids(&self) -> impl Iterator<Item = ScanId> {
         self.entries.iter().map(|entry| entry.scan_id).chain(self.removed.iter().copied())
     }
@@ -43,8 +43,8 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// Creates the schedule: first the epochs that are ingested but not committed, then epochs of the changes, at most `limit` scans. Scans
-    /// that leave the run are removed in the first of these epochs.
+    /// Creates the schedule: first the epochs that are ingested but not committed, then epochs of the changes, at most `limit` scans. The
+    /// first epoch of the changes also removes scans.
     pub fn new(
         plan: &Plan,
         open: Vec<EpochWork>,
@@ -60,7 +60,7 @@ impl Schedule {
         let mut epochs = open;
         let entries: Vec<_> = entries.into_iter().map(Arc::new).collect();
         let mut chunks: Vec<Vec<_>> = entries.chunks(plan.epoch_scans.max(1)).map(<[_]>::to_vec).collect();
-        if chunks.is_empty() && !changes.gone.is_empty() {
+        if chunks.is_empty() && (!changes.gone.is_empty() || changes.is_graph_changed) {
             chunks.push(Vec::new());
         }
         for (index, (entries, epoch)) in chunks.into_iter().zip(next..).enumerate() {
@@ -78,7 +78,7 @@ impl Schedule {
         Self { epochs: vec![work], left_out_scans: 0, is_uninterrupted: true }.with_replacements(scans)
     }
 
-    /// States which epochs replace rows of earlier ones.
+    /// Marks the epochs that replace rows of earlier epochs.
     fn with_replacements(self, scans: &RunScans) -> Self {
         let Self { mut epochs, left_out_scans, is_uninterrupted } = self;
         let mut earlier: HashSet<ScanId> = scans.committed.keys().copied().collect();
@@ -90,7 +90,7 @@ impl Schedule {
         Self { epochs, left_out_scans, is_uninterrupted }
     }
 
-    /// Returns the schedule with all its epochs processed even if there are requests.
+    /// Returns a schedule whose epochs are processed without a pause for requests.
     #[must_use]
     pub fn without_interruption(self) -> Self {
         Self { is_uninterrupted: true, ..self }
@@ -101,7 +101,7 @@ impl Schedule {
         self.is_uninterrupted
     }
 
-    /// Returns the number of scans that the limit leaves out.
+    /// Returns the number of scans that are not processed because of the limit.
     pub fn left_out_scans(&self) -> usize {
         self.left_out_scans
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Fault, FaultKind, Result, Stage};
 use crate::graph::{MaskNode, Plan, SynthesisNode};
-use crate::id::{MaskDigest, ScanDigest, ScanId};
+use crate::id::{MaskDigest, ScanDigest, ScanId, ScanVersion};
 use crate::ingest::{Scan, ScanEntry};
 use crate::mask::{MaskedScan, OrganMask};
 use crate::record::{FaultRecord, SampleKind, SampleRecord, ScanRecord, Status};
@@ -65,7 +65,7 @@ impl StageReport {
         Self { duplicate_of: Some(original), ..Self::read(scan) }
     }
 
-    /// Creates the report of a scan whose content is withdrawn: nothing of it is recorded.
+    /// Creates the report of a scan whose content is withdrawn: only a row of `scans` with this status is recorded.
     pub fn withdrawn() -> Self {
         Self { is_withdrawn: true, ..Self::default() }
     }
@@ -92,6 +92,10 @@ impl StageRunner {
     /// A fault if the file has no valid header.
     pub fn peek(&self, epoch: Epoch, source: usize, entry: &ScanEntry, limit_bytes: u64) -> Result<u64, Fault> {
         let node = &self.plan.sources[source];
+        if entry.version == ScanVersion::default() {
+            let message = "the graph changed after the scan was ingested";
+            return Err(Fault::read(FaultKind::Changed, message).at_node(&node.name));
+        }
         let header = self.telemetry.time(timing(epoch, Step::Peek, &node.name, entry), || {
             let header = || catch_fault(Stage::Read, || node.source.header(entry));
             with_retries(header).map_err(|fault| fault.at_node(&node.name))
@@ -184,7 +188,7 @@ impl StageRunner {
     /// Merges the reports of all branches on a scan and saves the outcome. A scan with a fault has no samples.
     ///
     /// # Errors
-    /// If the outcome cannot be saved, or the scan failed because its source is no longer available: the scans behind it would fail, too.
+    /// If the outcome cannot be saved, or the scan failed because its source is no longer available: all later scans of the source would fail, too.
     pub fn finish(&self, epoch: Epoch, entry: &ScanEntry, reports: Vec<StageReport>) -> Result<ScanOutcome> {
         let attempts = count_outcomes(reports.iter().flat_map(|report| &report.samples));
         let reports = match self.change_of(entry) {
@@ -218,8 +222,8 @@ impl StageRunner {
         Ok(saved)
     }
 
-    /// Returns a fault if the files of a scan are no longer those that were listed: its results are of files that no longer exist, or of a
-    /// mixture. The next listing has the new version.
+    /// Returns a fault if the files of a scan are no longer those that were listed: the results depend on files that no longer exist, or
+    /// on a mixture of old and new files. The next listing has the new version.
     fn change_of(&self, entry: &ScanEntry) -> Option<Fault> {
         let source = self.plan.source_index(&entry.source)?;
         let changed = |message: &str| Some(Fault::read(FaultKind::Changed, message).at_node(&entry.source));

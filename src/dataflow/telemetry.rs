@@ -68,7 +68,7 @@ pub struct Timing<'a> {
     pub node: &'a str,
     /// The scan, if the step processed a single scan.
     pub scan_id: Option<ScanId>,
-    /// The attempt, if the step processed a single attempt: its `candidate_id` in `samples`; for encoding, the sample.
+    /// The attempt, if the step processed a single attempt: the `candidate_id` of the attempt in `samples`; for encoding, the sample.
     pub sample_id: Option<SampleId>,
 }
 

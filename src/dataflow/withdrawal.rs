@@ -1,4 +1,4 @@
-//! Withdrawals: scans that leave a run for good.
+//! Withdrawals: scans that are removed from a run permanently.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::graph::Plan;
 use crate::id::{PatientKey, ScanDigest, ScanId, Tombstone};
 use crate::ingest::ScanEntry;
 use crate::record::FileEntry;
-use crate::run::{EpochChanges, Withdrawn};
+use crate::run::{EpochChanges, Tombstones};
 
 use super::changes::{RunScans, ScanChanges};
 use super::process::{current_entries, process};
@@ -33,11 +33,11 @@ pub struct WithdrawalRequest {
 /// The changes of a withdrawal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Withdrawal {
-    /// The scans that leave the run.
+    /// The scans to remove from the run.
     pub scans: BTreeSet<ScanId>,
     /// The duplicates of these scans that are processed instead.
     pub duplicates: Vec<ScanEntry>,
-    /// The tombstones that keep the scans out of the run.
+    /// The tombstones, which prevent that the scans are ingested again.
     pub tombstones: Vec<Tombstone>,
 }
 
@@ -49,13 +49,13 @@ impl WithdrawalRequest {
     pub fn resolve(
         &self,
         scans: &RunScans,
-        withdrawn: &Withdrawn,
+        withdrawn: &Tombstones,
         entries_of: &dyn Fn(&HashSet<ScanId>) -> Result<Vec<ScanEntry>>,
     ) -> Result<Withdrawal> {
-        let mut leaving: BTreeSet<ScanId> = BTreeSet::new();
+        let mut removed: BTreeSet<ScanId> = BTreeSet::new();
         for &scan_id in &self.scans {
             if scans.ingested.contains_key(&scan_id) {
-                leaving.insert(scan_id);
+                removed.insert(scan_id);
             } else if !withdrawn.contains(withdrawn.of_scan(scan_id)) {
                 return Err(Error::new(format!("expected a scan of the run, got {scan_id}"))
                     .with_kind(ErrorKind::Refused)
@@ -64,9 +64,9 @@ impl WithdrawalRequest {
         }
         for &patient in &self.patients {
             let of_patient = scans.ingested.values().filter(|entry| entry.patient_key == patient);
-            let before = leaving.len();
-            leaving.extend(of_patient.map(|entry| entry.scan_id));
-            let is_known = leaving.len() > before
+            let before = removed.len();
+            removed.extend(of_patient.map(|entry| entry.scan_id));
+            let is_known = removed.len() > before
                 || scans.ingested.values().any(|entry| entry.patient_key == patient)
                 || withdrawn.contains(withdrawn.of_patient(patient));
             if !is_known {
@@ -78,17 +78,17 @@ impl WithdrawalRequest {
         let mut tombstones: BTreeSet<Tombstone> = BTreeSet::new();
         if self.by_content {
             let digest_of = |scan_id: &ScanId| scans.committed.get(scan_id).and_then(|scan| scan.digest);
-            let digests: HashSet<ScanDigest> = leaving.iter().filter_map(digest_of).collect();
+            let digests: HashSet<ScanDigest> = removed.iter().filter_map(digest_of).collect();
             let equal =
                 scans.committed.iter().filter(|(_, scan)| scan.digest.is_some_and(|digest| digests.contains(&digest)));
-            leaving.extend(equal.map(|(scan_id, _)| *scan_id));
+            removed.extend(equal.map(|(scan_id, _)| *scan_id));
             tombstones.extend(digests.into_iter().map(|digest| withdrawn.of_content(digest)));
         }
-        tombstones.extend(leaving.iter().chain(&self.scans).map(|scan_id| withdrawn.of_scan(*scan_id)));
+        tombstones.extend(removed.iter().chain(&self.scans).map(|scan_id| withdrawn.of_scan(*scan_id)));
         tombstones.extend(self.patients.iter().map(|patient| withdrawn.of_patient(*patient)));
         let is_duplicate = |scan_id: &ScanId| {
             let original = scans.committed.get(scan_id).and_then(|scan| scan.duplicate_of);
-            original.is_some_and(|original| leaving.contains(&original)) && !leaving.contains(scan_id)
+            original.is_some_and(|original| removed.contains(&original)) && !removed.contains(scan_id)
         };
         let duplicates: HashSet<ScanId> =
             scans.committed.keys().copied().filter(|scan_id| is_duplicate(scan_id)).collect();
@@ -98,11 +98,11 @@ impl WithdrawalRequest {
         }
         let mut duplicates: Vec<ScanEntry> = current.into_values().collect();
         duplicates.sort_unstable();
-        Ok(Withdrawal { scans: leaving, duplicates, tombstones: tombstones.into_iter().collect() })
+        Ok(Withdrawal { scans: removed, duplicates, tombstones: tombstones.into_iter().collect() })
     }
 }
 
-/// The receipt of a withdrawal: what it changed in the run folder.
+/// The receipt of a withdrawal: the changes of the run folder.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Receipt {
     /// The epoch whose commit removed the scans; absent if all of them were withdrawn before.
@@ -113,7 +113,7 @@ pub struct Receipt {
     pub processed_duplicates: BTreeSet<ScanId>,
     /// Files that the last state no longer names.
     pub removed: Vec<FileEntry>,
-    /// Files that replace them, without the withdrawn scans.
+    /// Files that replace the removed files, without the withdrawn scans.
     pub rewritten: Vec<FileEntry>,
     /// With a purge, the paths of the deleted files.
     pub purged: Vec<String>,
@@ -121,9 +121,10 @@ pub struct Receipt {
     pub is_purged: bool,
 }
 
-/// Withdraws scans from a run folder: one commit removes their rows and samples, and tombstones keep them out. With `purge`, earlier states
-/// and all files that contain the scans are deleted; otherwise earlier states can still be read. Epochs that an earlier process left open
-/// are processed before.
+/// Withdraws scans from a run folder: one commit removes the rows and samples of the scans, and tombstones prevent that a later run
+/// ingests the scans again. With `purge`, earlier states
+/// and all files that contain the scans are deleted; otherwise earlier states can still be read. Epochs that
+/// an earlier process did not commit are processed before.
 ///
 /// # Errors
 /// If a scan is not in the run, or the errors of [`run`](super::run()).
@@ -177,7 +178,7 @@ pub(super) fn apply_withdrawal(
         receipt.epoch = Some(next);
         (receipt.removed, receipt.rewritten) = (commit.remove, commit.add);
     }
-    // Links to files that are no longer named go before the files.
+    // Links to files that are no longer named are removed before the files.
     ledger.project()?;
     if purge {
         receipt.purged = ledger.purge(0)?;

@@ -82,7 +82,7 @@ impl Error {
         self.kind
     }
 
-    /// Adds a hint for the user, in the imperative.
+    /// Adds a hint for the user: the next step, such as `create the folder first`, or the valid values.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
@@ -120,11 +120,11 @@ impl std::error::Error for Error {
 pub enum Stage {
     /// Opening, decoding and checking the scan.
     Read,
-    /// Finding its organs.
+    /// Finding the organs of the scan.
     Mask,
-    /// Placing tumors into it.
+    /// Making tumors in the scan.
     Synthesize,
-    /// Scoring those tumors.
+    /// Scoring the tumors.
     Score,
     /// Writing accepted samples.
     Sink,
@@ -147,7 +147,7 @@ impl Stage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FaultKind {
-    /// The operating system reported an error, which may be gone later.
+    /// The operating system reported an error, which may be temporary.
     Io,
     /// A required companion file, slice or tag is missing.
     Missing,
@@ -171,7 +171,7 @@ pub enum FaultKind {
     Panic,
     /// A network failed on this scan: no finite numbers, or no memory.
     Network,
-    /// The device of the networks is lost. This is not a fault of the scan: the run stops.
+    /// The device of the networks is lost. The run stops, because the scan has no fault.
     Device,
     /// The files of the scan changed while it was processed.
     Changed,
@@ -201,7 +201,7 @@ impl FaultKind {
         }
     }
 
-    /// Returns whether the cause is the machine or a change of the files, and not the scan: processing it again may succeed.
+    /// Returns whether the cause is the machine or a change of the files, and not the scan: processing the scan again may succeed.
     ///
     /// ```
     /// use freetumor::error::FaultKind;
@@ -212,7 +212,7 @@ impl FaultKind {
     }
 }
 
-/// A failure of one scan. Its message never contains a path or a header value that identifies a person.
+/// A failure of one scan. The message never contains a path or a header value that identifies a person.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Fault {
     /// The stage of the pipeline.
@@ -242,7 +242,7 @@ impl Fault {
         Self::new(Stage::Mask, kind, message)
     }
 
-    /// Sets another stage (a label file is read during masking).
+    /// Sets another stage, for example for a label file that is read during masking.
     #[must_use]
     pub fn at(mut self, stage: Stage) -> Self {
         self.stage = stage;
@@ -296,7 +296,7 @@ impl ConfigError {
         Self { field: field.into(), message: message.into(), hint: None }
     }
 
-    /// Adds a hint for the user, in the imperative.
+    /// Adds a hint for the user: the next step, such as `create the folder first`, or the valid values.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());

@@ -22,7 +22,7 @@ pub type SegmentFn = Box<dyn Fn(&Path) -> Result<Labels> + Send + Sync>;
 pub enum Predictions {
     /// Label maps on disk, by case.
     Files(BTreeMap<String, PathBuf>),
-    /// A network that segments the scans. It may use all threads of the machine.
+    /// A network that segments the scans and may use all threads of the machine.
     Network(SegmentFn),
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::measurement::Measurements;
-use super::metrics::{EvaluationPlan, Summary, cases_table, lesions_table, plot, summarise};
+use super::metrics::{EvaluationPlan, Summary, cases_table, lesions_table, plot, summarize};
 use super::output::{create_folder, to_json, write_file};
 use super::problem::CaseProblem;
 use crate::error::Result;
@@ -23,9 +23,9 @@ pub struct EvaluationReport {
 }
 
 impl EvaluationReport {
-    /// Summarises measurements.
+    /// Summarizes measurements.
     pub fn new(plan: &EvaluationPlan, measurements: &Measurements) -> Self {
-        let summary = summarise(plan, &measurements.rows);
+        let summary = summarize(plan, &measurements.rows);
         Self { summary, problems: measurements.problems.clone(), resamples: plan.resamples }
     }
 

@@ -55,7 +55,7 @@ pub fn export(run: &RunFolder, options: &ExportOptions, registry: &Registry) -> 
         return Err(no_sample_error(run, &options.selection, &without_patch)?);
     }
     let reader = || ScanReader::open(run, &samples, options.pipeline.as_deref(), registry);
-    let request = ExportRequest::new(run, options);
+    let request = ExportRequest::new(run, options)?;
     let target = |checked: Result<(), Vec<ConfigError>>| {
         checked.map_err(|errors| invalid_settings(&errors))?;
         Target::open(&options.to, &request)

@@ -25,7 +25,7 @@ pub struct ExportReport {
     pub written_files: usize,
     /// Number of kept files of an earlier export.
     pub kept_files: usize,
-    /// Total size of these files.
+    /// Total size of the written and kept files.
     pub bytes: u64,
     /// Number of scans that were read and verified.
     pub scans_read: usize,

@@ -41,7 +41,7 @@ impl ScanReader {
     ) -> Result<Self> {
         let file = graph_file(run, pipeline)?;
         let stages = ScanStages::build(&file, registry).map_err(|problems| build_error(file.name(), &problems))?;
-        let masks_of = masks_of(&run.manifest().pipeline);
+        let masks_of = masks_of(&run.current_manifest()?.pipeline);
         let epochs: BTreeSet<u64> = samples.iter().map(|sample| sample.record.epoch).collect();
         let required: BTreeSet<ScanId> = samples.iter().map(|sample| sample.record.scan_id).collect();
         let mut entries = HashMap::new();

@@ -83,8 +83,8 @@ pub struct SamplesWithoutPatch {
 pub struct Selection {
     /// The samples, sorted by id.
     pub samples: Vec<SelectedSample>,
-    /// Samples that meet the conditions but cannot be exported, because the run folder stores no patch of them. They do not count
-    /// towards the limit of a group.
+    /// Samples that meet the conditions but cannot be exported, because the run folder stores no patch of them. These samples do
+    /// not count towards the limit of a group.
     pub without_patch: SamplesWithoutPatch,
 }
 

@@ -36,16 +36,16 @@ pub(super) struct ExportRequest {
 }
 
 impl ExportRequest {
-    pub(super) fn new(run: &RunFolder, options: &ExportOptions) -> Self {
+    pub(super) fn new(run: &RunFolder, options: &ExportOptions) -> Result<Self> {
         let selection = &options.selection;
-        Self {
-            pipeline_digest: run.manifest().pipeline_digest.clone(),
+        Ok(Self {
+            pipeline_digest: run.manifest_at(selection.at)?.pipeline_digest,
             layout: serde_json::to_value(&options.layout).unwrap_or_default(),
             conditions: selection.conditions(),
             at_most: selection.at_most,
             per: selection.per.to_string(),
             at: selection.at,
-        }
+        })
     }
 
     /// Returns the fields that differ from `other`.

@@ -163,12 +163,13 @@ impl CommonSettings<'_> {
         }
         let scratch = self.scratch.map_or_else(std::env::temp_dir, |folder| graph.join(folder));
         if !scratch.is_dir() {
-            let error = ConfigError::new("scratch", format!("there is no folder {}", scratch.display()));
+            let error = ConfigError::new("scratch", format!("expected an existing folder, got {}", scratch.display()));
             errors.push(error.with_hint("create the folder, or set another one: scratch = \"/var/tmp\""));
         }
         let reads: Vec<PathBuf> = self.reads.iter().map(|path| graph.join(path)).collect();
         for path in reads.iter().filter(|path| !path.exists()) {
-            let error = ConfigError::new("reads", format!("there is no {}", path.display()));
+            let error =
+                ConfigError::new("reads", format!("expected an existing file or folder, got {}", path.display()));
             errors.push(error.with_hint("write a path relative to the folder of the graph file"));
         }
         let program = self.program(graph).map_err(|error| errors.push(error)).ok();
@@ -201,8 +202,9 @@ impl CommonSettings<'_> {
             if let Some(path) = written.strip_prefix("{graph}/").filter(|path| !path.contains(['{', '}']))
                 && !graph.join(path).exists()
             {
-                let error = ConfigError::new("argv", format!("there is no {}", graph.join(path).display()));
-                errors.push(error.with_hint("{graph} is the folder of the graph file"));
+                let error =
+                    ConfigError::new("argv", format!("expected an existing file, got {}", graph.join(path).display()));
+                errors.push(error.with_hint("write a path below {graph}, the folder of the graph file"));
             }
         }
         if !is_complete {
@@ -240,11 +242,16 @@ impl CommonSettings<'_> {
             return match is_program(&path) {
                 true => Ok(path),
                 false if path.is_file() => {
-                    let hint = format!("chmod +x {}", path.display());
-                    Err(ConfigError::new("argv", format!("`{written}` is not executable")).with_hint(hint))
+                    let hint = format!("make the file executable: chmod +x {}", path.display());
+                    Err(ConfigError::new(
+                        "argv",
+                        format!("expected an executable program, got `{written}` without the permission to execute it"),
+                    )
+                    .with_hint(hint))
                 }
                 false => {
-                    let error = ConfigError::new("argv", format!("there is no program {}", path.display()));
+                    let error =
+                        ConfigError::new("argv", format!("expected an executable program, got {}", path.display()));
                     Err(error.with_hint("write a path relative to the folder of the graph file"))
                 }
             };
@@ -253,7 +260,7 @@ impl CommonSettings<'_> {
         let found = std::env::split_paths(&folders).map(|folder| folder.join(&written)).find(|path| is_program(path));
         let found = found.and_then(|path| std::path::absolute(path).ok());
         found.ok_or_else(|| {
-            let error = ConfigError::new("argv", format!("there is no program `{written}` on the PATH"));
+            let error = ConfigError::new("argv", format!("expected a program on the PATH, got `{written}`"));
             error.with_hint(format!("install the program, or write its path: argv = [\"/opt/bin/{written}\", …]"))
         })
     }
@@ -308,7 +315,7 @@ mod tests {
         let hint = |argv: &[&str]| errors_of(argv, |_| {}).remove(0).1;
         assert!(hint(&["no-such-program", "{output}"]).starts_with("install the program"));
         assert!(hint(&["./no-such-program", "{output}"]).starts_with("write a path relative"));
-        assert_eq!(hint(&["/etc/passwd", "{output}"]), "chmod +x /etc/passwd");
+        assert_eq!(hint(&["/etc/passwd", "{output}"]), "make the file executable: chmod +x /etc/passwd");
         assert!(hint(&[]).starts_with("argv = "));
     }
 
@@ -318,7 +325,9 @@ mod tests {
         assert!(errors_of(&["sh", "{image}"], |_| {})[0].1.starts_with("add an argument \"{output}\""));
         assert_eq!(errors_of(&["sh"], |common| common.exchange = Exchange::Pipe), []);
         assert_eq!(errors_of(&["sh", "{graph}/sh", "{output}"], |_| {}), []);
-        assert!(errors_of(&["sh", "{graph}/no-such.py", "{output}"], |_| {})[0].1.starts_with("{graph} is the folder"));
+        assert!(
+            errors_of(&["sh", "{graph}/no-such.py", "{output}"], |_| {})[0].1.starts_with("write a path below {graph}")
+        );
         let pipe = errors_of(&["sh", "{output}", "{graph}"], |common| common.exchange = Exchange::Pipe);
         assert_eq!(pipe, [("argv".to_owned(), "remove the placeholder, or set exchange = \"files\"".to_owned())]);
     }

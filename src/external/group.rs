@@ -67,7 +67,8 @@ impl ProcessGroup {
         Ok(self.child.try_wait()?.is_some())
     }
 
-    /// Ends all running processes of the group and returns the exit status of the program; `None` if the system cannot end it.
+    /// Ends all running processes of the group and returns the exit status of the program; `None` if the program
+    /// has not ended after a timeout.
     pub fn end(&mut self) -> io::Result<Option<ExitStatus>> {
         self.ended = true;
         self.kill();

@@ -22,20 +22,20 @@ pub enum MaskOutput {
     /// One label file, `{output}`, whose ids `scheme` and `organs` define.
     #[default]
     Labels,
-    /// A folder of binary files, `{outputs}`, one per class, named as by TotalSegmentator.
+    /// A folder of binary masks, `{outputs}`, one per class, named as by TotalSegmentator.
     Folder,
 }
 
 command_config! {
     /// Settings of the mask kind `command`.
     CommandMaskConfig {
-        /// Whether the program writes one label file or a folder of binary files.
+        /// Whether the program writes one label file or a folder of binary masks.
         #[serde(default)]
         output_form: MaskOutput,
         /// The name of the input image, the only file in the folder `{input}`: `.nii` or `.nii.gz`.
         #[serde(default = "default_image")]
         image: String,
-        /// The label file, or with `output_form = "folder"` every binary file (`{name}` is the class), in the folder `{outputs}`;
+        /// The label file, or with `output_form = "folder"` every binary mask (`{name}` is the class), in the folder `{outputs}`;
         /// `labels.nii.gz` and `{name}.nii.gz` if absent.
         #[serde(default)]
         output: Option<String>,
@@ -174,7 +174,8 @@ fn folder_reader(config: CommandMaskConfig, pattern: &str) -> Result<(Reader, St
             return Err(vec![error.with_hint("name the files of every organ in `files`, and remove `organs`")]);
         }
         (OrganChoice::Ids(_), _) => {
-            let error = ConfigError::new("organs", "expected names: binary files have no ids");
+            let error =
+                ConfigError::new("organs", "expected names of organs, got a table of ids: binary masks have no ids");
             return Err(vec![error.with_hint("set organs = [\"liver\"], or files = { liver = [\"liver\"] }")]);
         }
     };

@@ -155,7 +155,7 @@ impl ScoreStage for CommandScore {
         Some(&[])
     }
 
-    /// A program starts for every candidate.
+    /// Returns a high cost, because a program starts for every candidate.
     fn cost(&self) -> f64 {
         50.0
     }

@@ -24,14 +24,14 @@ pub struct Condition {
     /// The score.
     pub score: Score,
     /// The comparison.
-    pub comparison: Comparison,
+    pub comparison: ComparisonOperator,
     /// The threshold in the score's unit.
     pub threshold: f64,
 }
 
 /// A comparison of a score with a threshold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Comparison {
+pub enum ComparisonOperator {
     /// `<`
     Less,
     /// `<=`
@@ -42,7 +42,7 @@ pub enum Comparison {
     GreaterOrEqual,
 }
 
-impl Comparison {
+impl ComparisonOperator {
     const ALL: [Self; 4] = [Self::LessOrEqual, Self::GreaterOrEqual, Self::Less, Self::Greater];
 
     /// Returns the operator, such as `<=`.
@@ -89,7 +89,8 @@ impl Condition {
             (false, true) => (other, self),
             _ => return false,
         };
-        let meet = upper.comparison == Comparison::LessOrEqual && lower.comparison == Comparison::GreaterOrEqual;
+        let meet = upper.comparison == ComparisonOperator::LessOrEqual
+            && lower.comparison == ComparisonOperator::GreaterOrEqual;
         self.score == other.score
             && (upper.threshold < lower.threshold || (upper.threshold == lower.threshold && !meet))
     }
@@ -119,7 +120,7 @@ impl FromStr for Condition {
             return Err(error(message).with_hint(form));
         };
         let (name, rest) = (text[..at].trim(), &text[at..]);
-        let Some(comparison) = Comparison::at_start_of(rest) else {
+        let Some(comparison) = ComparisonOperator::at_start_of(rest) else {
             return Err(error(format!("expected an operator in the condition, got `{text}`")).with_hint(form));
         };
         let Some(score) = Score::from_name(name) else {
@@ -233,7 +234,7 @@ mod tests {
         #[test]
         fn parsing_displayed_condition_returns_same_condition(
             score in prop::sample::select(Score::ALL),
-            comparison in prop::sample::select(&Comparison::ALL),
+            comparison in prop::sample::select(&ComparisonOperator::ALL),
             threshold in prop_oneof![prop::num::f64::NORMAL | prop::num::f64::ZERO, -1.0..1.0f64],
         ) {
             let condition = Condition { score, comparison, threshold: threshold + 0.0 };

@@ -94,13 +94,13 @@ impl Scale {
     }
 }
 
-/// A value with its scale.
+/// A calibrated score with its scale.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ScaledScore {
-    /// The value.
+    /// The score.
     pub score: CalibratedScore,
-    /// Its scale over the real tumors.
+    /// The scale of the score over the real tumors.
     #[serde(flatten)]
     pub scale: Scale,
 }

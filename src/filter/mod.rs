@@ -34,7 +34,7 @@ use serde::{Deserialize, Serialize};
 
 pub use calibration::{Calibration, CalibrationConfig};
 pub(crate) use condition::parse_threshold;
-pub use condition::{Comparison, Condition};
+pub use condition::{ComparisonOperator, Condition};
 pub use features::{CalibratedScore, Features, Scale, ScaledScore};
 pub use reference::{OrganReference, Reference, ScorerWeights};
 
@@ -121,7 +121,7 @@ pub struct Decision {
     pub verdict: Verdict,
     /// The density ratio of real and synthetic tumors at the candidate's scores; `None` without calibration or a required score.
     pub likeness: Option<f64>,
-    /// The probability of the acceptance; `None` without calibration.
+    /// The acceptance probability of the candidate; `None` without calibration.
     pub acceptance: Option<f64>,
 }
 
@@ -144,7 +144,7 @@ pub enum Rejection {
     Condition(Condition),
     /// The density ratio of real and synthetic tumors is below the floor, or a score of the calibration is missing.
     UnlikeReal,
-    /// The random number of the candidate is not below its probability of acceptance.
+    /// The random number of the candidate is not below its acceptance probability.
     NotDrawn,
 }
 

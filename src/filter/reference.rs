@@ -58,7 +58,7 @@ pub struct Reference {
 pub struct ScorerWeights {
     /// The name of the stage.
     pub stage: String,
-    /// The digests of its weights, by fold.
+    /// The SHA-256 of the weights of the stage, fold by fold.
     pub weights_sha256: Vec<String>,
 }
 

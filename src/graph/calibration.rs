@@ -44,7 +44,7 @@ pub(super) fn references(known: &KnownNodes<'_, '_>, problems: &mut Problems<'_>
                         spec.span_of("calibrate.reference"),
                         format!("the reference was made with other weights in stage `{name}`"),
                     )
-                    .label("scores of real tumors and of candidates must be those of the same networks")
+                    .label("real tumors and candidates must be scored by the same networks")
                     .hint("run `freetumor calibrate` again".to_owned());
             }
         }
@@ -94,8 +94,15 @@ pub(super) fn steering(known: &KnownNodes<'_, '_>, problems: &mut Problems<'_>) 
                 continue;
             }
             let (spec, name) = (&known.specs[filter], &known.specs[synthesis].name);
+            let found = match test.calibration().and_then(|calibration| calibration.reference.as_ref()) {
+                Some(_) => "a reference without this steering",
+                None => "no reference",
+            };
             problems
-                .error(spec.span.clone(), format!("`{}` does not correct for the steering of `{name}`", spec.name))
+                .error(
+                    spec.span.clone(),
+                    format!("expected `{}` to correct for the steering of `{name}`, got {found}", spec.name),
+                )
                 .label("accepted tumors would have the sizes and contrasts of the steering")
                 .hint(
                     "set `calibrate.reference` to the file of the setting `steering`, or remove `steering`".to_owned(),

@@ -1,7 +1,7 @@
 //! Digests of stages: hashes of everything that determines their results, and of nothing else.
 //!
-//! The digest of a stage covers its kind, its settings with defaults filled in, its weights and, for networks, the kernel class. Its
-//! name, its inputs, and settings for the number of tumors and samples (`variants`, `tumors_per_scan`, `negatives`, `attempts`) or
+//! The digest of a stage covers its kind, its settings with defaults filled in, its weights and, for networks, the kernel class. The
+//! name and the inputs of the stage, and settings for the number of tumors and samples (`variants`, `tumors_per_scan`, `negatives`, `attempts`) or
 //! their organs (`organs`) are excluded, so that changing them does not change existing candidates. `salt` is a setting like any other: it distinguishes two stages whose other
 //! settings are equal.
 
@@ -31,11 +31,11 @@ pub struct StageDigests {
     /// Digest from which the random numbers are derived: as `results`, but without the kernel class, so that another processor makes the
     /// same tumors up to rounding.
     pub random: StageDigest,
-    /// The digest `random` without steering: it names the candidates to which a calibration applies.
+    /// The digest `random` without steering: a calibration applies to candidates with this digest.
     pub unsteered: StageDigest,
 }
 
-/// Returns the digests of a stage with these settings; `version` identifies its algorithm or weights, such as `rules-1`.
+/// Returns the digests of a stage with these settings; `version` identifies the algorithm or weights, such as `rules-1`.
 pub(super) fn stage_digests(kind: &str, version: &str, settings: &Json, inference: Option<&Inference>) -> StageDigests {
     let mut settings = settings.clone();
     remove_excluded(&mut settings);

@@ -34,7 +34,7 @@ impl Edge {
 }
 
 impl Edge {
-    /// Returns what the edge carries, in words.
+    /// Returns a noun in plural for the items of the edge.
     pub fn description(self) -> &'static str {
         match self {
             Self::Scan => "scans",
@@ -86,9 +86,9 @@ pub enum Role {
     Synthesis,
     /// Scores tumors.
     Score,
-    /// Accepts or rejects them.
+    /// Accepts or rejects scored tumors.
     Filter,
-    /// Writes accepted ones.
+    /// Writes accepted tumors.
     Sink,
 }
 
@@ -120,7 +120,7 @@ impl Role {
         }
     }
 
-    /// Returns the edge that a node of this role produces at a port; `None` if it has no such output.
+    /// Returns the edge that a node of this role produces at a port; `None` if the role has no such output.
     pub fn output_edge(self, port: Port) -> Option<Edge> {
         match (self, port) {
             (Self::Source, Port::Main) => Some(Edge::Scan),

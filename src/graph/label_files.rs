@@ -20,7 +20,7 @@ pub(super) struct LabelFiles {
     contradicting: (usize, String),
     /// Number of scans whose label files cannot be read, and the message of the last one.
     unreadable: (usize, String),
-    /// Number of scans whose label files cover less than the minimum share: they will fail.
+    /// Number of scans whose label files cover less than the minimum share; these scans will fail.
     elsewhere: usize,
     /// Number of other scans whose label files do not cover every voxel.
     partial: usize,
@@ -179,7 +179,7 @@ fn partial_files(
                 format!("the label files of {elsewhere} of {scans} scans do not overlap enough with their scan");
             warn(
                 message,
-                "these scans will fail; look at one with `freetumor inspect SCAN --labels FILE`, or set `min_coverage`",
+                "these scans will fail; inspect one with `freetumor inspect SCAN --labels FILE`, or set `min_coverage`",
             );
         }
         if *partial > 0 {

@@ -36,6 +36,7 @@ mod scans;
 mod schema;
 mod schema_check;
 mod settings;
+mod source_graph;
 mod source_scans;
 mod spec;
 mod split;

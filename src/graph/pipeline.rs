@@ -32,8 +32,8 @@ pub struct PipelineConfig {
     /// Shares of patients for training, validation and test; they add up to 1.
     #[serde(default)]
     pub split: SplitShares,
-    /// Largest share of the scans of a source that may be gone since the last run, 0 to 1; their rows and samples leave the run folder. If
-    /// more are gone, probably because a disk is not mounted, the run stops before it changes anything. Not part of the pipeline's digest.
+    /// Largest share of the scans of a source that may be gone since the last run, 0 to 1. The rows and samples of these scans are
+    /// removed. If more scans are gone, probably because a disk is not mounted, the run stops before it changes anything. Not part of the pipeline's digest.
     #[serde(default = "max_missing", skip_serializing)]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub max_missing: f64,

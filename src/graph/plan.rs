@@ -1,4 +1,4 @@
-//! A checked graph with its stages built, which a dataflow or a loop runs.
+//! The plan of a run: a checked graph whose stages are built.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -20,9 +20,9 @@ use crate::record::Split;
 use crate::sink::Output;
 use crate::synth::TumorNumbers;
 
-/// A checked graph with its stages built.
+/// A checked graph whose stages are built.
 ///
-/// Each stage refers by index to its inputs. A scan of source `s` goes to every mask of [`Plan::masks_of`], each masked scan to every
+/// The inputs of a stage are indices. A scan of source `s` goes to every mask of [`Plan::masks_of`], each masked scan to every
 /// synthesis of [`Plan::syntheses_of`], where an [`AttemptLoop`] makes its tumors.
 ///
 /// ```no_run
@@ -69,7 +69,7 @@ pub struct Plan {
     pub digest: String,
     /// The resolved file as JSON: defaults filled in, paths as written, keys sorted.
     pub resolved: serde_json::Value,
-    /// The folder of the graph file, to which its paths are relative.
+    /// The folder of the graph file. Relative paths in the graph file start at this folder.
     pub folder: PathBuf,
     /// The sources, in the order of the file.
     pub sources: Vec<SourceNode>,
@@ -103,7 +103,7 @@ pub struct MaskNode {
     pub kind: String,
     /// The built stage.
     pub mask: Arc<dyn Mask>,
-    /// The sources of its scans: indices into [`Plan::sources`].
+    /// The sources of the scans: indices into [`Plan::sources`].
     pub sources: Vec<usize>,
 }
 
@@ -121,7 +121,7 @@ pub struct ScanStages {
 pub struct SynthesisNode {
     /// The loop from synthesis to verdict; each branch is a quality test.
     pub attempts: AttemptLoop,
-    /// The masks of its scans: indices into [`Plan::masks`].
+    /// The masks of the scans: indices into [`Plan::masks`].
     pub masks: Vec<usize>,
     /// The digests of the settings and weights.
     pub digests: StageDigests,
@@ -299,8 +299,8 @@ impl SynthesisNode {
 /// The identity of a tumor, from which the ids of its candidates and the key of their random numbers are derived.
 ///
 /// Names of stages and sources, inputs, sinks, thresholds and the number of tumors and attempts are not part of the identity. The ids of
-/// merged organs are part of the sample id, because the labels of a candidate contain them. The key depends on them only through the
-/// digest of the mask, whose voxels contain the ids of all organs of the stage.
+/// merged organs are part of the sample id, because the labels of a candidate contain them. The key depends on the ids only through
+/// the digest of the mask, whose voxels contain the ids of all organs of the stage.
 #[derive(Clone, Copy, Debug)]
 pub struct TumorIdentity<'a> {
     seed: u64,
@@ -313,8 +313,8 @@ pub struct TumorIdentity<'a> {
 }
 
 impl TumorIdentity<'_> {
-    /// Returns the identity of the tumor with this number among those of a sample in the same organ, from 0. The first one has the
-    /// identity of a separate sample.
+    /// Returns the identity of the tumor with this number among those of a sample in the same organ, from 0. The first tumor has
+    /// the identity of a separate sample.
     #[must_use]
     pub fn numbered(self, number: u32) -> Self {
         Self { number, ..self }

@@ -77,7 +77,7 @@ impl BuildContext {
 pub struct InputSpec {
     /// The HU range that the stage maps to 0..1.
     pub window: Option<HuWindow>,
-    /// The spacing to which it resamples along [x, y, z].
+    /// The spacing to which the stage resamples, along [x, y, z].
     pub spacing_mm: Option<[f64; 3]>,
 }
 
@@ -179,7 +179,7 @@ impl Kind {
         schema.to_value()
     }
 
-    /// Returns the JSON Schema of the settings; definitions that it refers to stay in the generator.
+    /// Returns the JSON Schema of the settings; definitions to which the schema refers stay in the generator.
     pub(super) fn schema(&self, generator: &mut SchemaGenerator) -> Schema {
         (self.schema)(generator)
     }

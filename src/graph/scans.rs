@@ -25,7 +25,7 @@ impl ScanStages {
         Self::build_with_split(file, registry).map(|(stages, _)| stages)
     }
 
-    /// Builds the sources and masks of a graph file; returns them with the shares of its split.
+    /// Builds the sources and masks of a graph file; returns the stages with the shares of the split.
     ///
     /// # Errors
     /// Returns every problem that prevents building them.
@@ -52,7 +52,7 @@ impl GraphFile {
     /// resolved against `folder`.
     ///
     /// # Errors
-    /// If it contains a value that TOML does not support.
+    /// If `resolved` contains a value that TOML does not support.
     pub fn from_resolved(name: &str, folder: &Path, resolved: &Json) -> Result<Self> {
         let mut resolved = resolved.clone();
         if let Some(Json::Object(stages)) = resolved.get_mut("stages") {

@@ -48,7 +48,7 @@ pub(super) struct NodeSpec<'t> {
     pub(super) name: String,
     /// Span of the name in the header.
     pub(super) span: Span,
-    /// The kind; absent if it is missing or invalid.
+    /// The kind; absent if no valid kind is stated.
     pub(super) kind: Option<Spanned<String>>,
     /// The names of the inputs.
     pub(super) inputs: Vec<Spanned<String>>,
@@ -91,7 +91,7 @@ pub(super) fn span_of(settings: &Value<'_>, field: &str) -> Option<Span> {
 }
 
 impl<'t> Spec<'t> {
-    /// Parses a file. Returns `None` if it is not TOML; after any other problem the rest is still read.
+    /// Parses a file. Returns `None` if the file is not TOML; after any other problem the rest is still read.
     pub(super) fn read(file: &'t GraphFile, purpose: Purpose, problems: &mut Problems<'_>) -> Option<Self> {
         let (root, errors) = DeTable::parse_recoverable(file.text());
         if !errors.is_empty() {

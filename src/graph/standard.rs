@@ -108,7 +108,7 @@ impl Registry {
         self.add_mask("lung", about, |config: LungConfig, _| {
             LungMask::new(config).map(|mask| Arc::new(mask) as Arc<dyn Mask>)
         });
-        let about = "Organs from a folder of binary files next to each scan, as TotalSegmentator writes them.";
+        let about = "Organs from a folder of binary masks next to each scan, as TotalSegmentator writes them.";
         self.add_mask("totalsegmentator", about, |config: TotalSegmentatorConfig, _| {
             TotalSegmentatorMask::new(config).map(|mask| Arc::new(mask) as Arc<dyn Mask>)
         });
@@ -142,7 +142,7 @@ impl Registry {
             SegmentorMask::new(config, inference).map(|mask| Arc::new(mask) as Arc<dyn Mask>)
         });
         let shared = Arc::clone(networks);
-        let about = "Tumors with the contrast of a generator; site, shape, texture and blend as by rules.";
+        let about = "Tumors with the contrast of a generator; site, shape, texture and blend as in the kind `rules`.";
         self.add_synthesis("generator", about, move |config: GeneratorConfig, context| {
             let inference = open(&shared, &config.network, Model::UNet3D, "generator", context)?;
             generator(config, inference, context)

@@ -25,7 +25,7 @@ pub(super) fn open_regular(path: &Path) -> Result<(File, u64), Fault> {
 /// Returns the fault of a path that does not exist, or that is a link to such a path.
 pub(super) fn missing(path: &Path) -> Fault {
     let message = match path.is_symlink() {
-        true => "the target of the link does not exist: check that its disk is mounted",
+        true => "the target of the link does not exist: check that the disk of the target is mounted",
         false => "the file does not exist",
     };
     Fault::read(FaultKind::Missing, message)

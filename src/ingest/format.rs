@@ -7,7 +7,7 @@ use flate2::bufread::GzDecoder;
 use super::metaimage::is_metaimage;
 use super::nrrd;
 
-/// Bytes from the start of a file that are sufficient to recognise it.
+/// Bytes from the start of a file that are sufficient to recognize it.
 pub(super) const START_BYTES: usize = 512;
 
 /// The format of a file.
@@ -56,7 +56,7 @@ const OTHERS: [(&[u8], &str); 24] = [
 ];
 
 impl Format {
-    /// Recognises the format of a file that starts with these bytes.
+    /// Recognizes the format of a file that starts with these bytes.
     pub fn of(start: &[u8]) -> Self {
         if start.starts_with(&[0x1f, 0x8b]) {
             return Self::of_gzip(start);
@@ -79,7 +79,7 @@ impl Format {
         }
     }
 
-    /// Recognises the content of a gzip file; damaged and unknown content is left to the reader of NIfTI, which has its fault.
+    /// Recognizes the content of a gzip file; damaged and unknown content is left to the reader of NIfTI, which has its fault.
     fn of_gzip(start: &[u8]) -> Self {
         let mut content = Vec::new();
         // The start of the file ends inside the compressed data, which is an error after the bytes that are decompressed.
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn formats_are_recognised_by_first_bytes() {
+    fn formats_are_recognized_by_first_bytes() {
         let dicom = [&[0; 128][..], b"DICM"].concat();
         let tar = [&[b'a'; 257][..], b"ustar\x0000"].concat();
         let nifti = [&348i32.to_be_bytes()[..], &[0; 400]].concat();

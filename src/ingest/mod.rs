@@ -81,13 +81,13 @@ pub struct ScanHeader {
 /// A decoded scan.
 #[derive(Clone)]
 pub struct Scan {
-    /// Its entry in the source.
+    /// The entry of the scan in the source.
     pub entry: ScanEntry,
-    /// SHA-256 over its voxels in RAS order, shape and spacing: equal for equal content in any file format.
+    /// SHA-256 over the voxels of the scan in RAS order, shape and spacing: equal for equal content in any file format.
     pub digest: ScanDigest,
     /// HU on the grid of the scan.
     pub volume: Volume,
-    /// Its label files.
+    /// The label files of the scan.
     pub companions: Arc<dyn Companions>,
 }
 
@@ -175,9 +175,9 @@ pub trait Structures {
 /// The selection of a structure, by its name or its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StructureSelector<'a> {
-    /// By its name, independent of case: the ROI Name of an RT Structure Set, the Segment Label of a Segmentation.
+    /// The structure with this name in upper or lower case: the ROI Name of an RT Structure Set, the Segment Label of a Segmentation.
     Name(&'a str),
-    /// By its number: the ROI Number or the Segment Number.
+    /// The structure with this number: the ROI Number or the Segment Number.
     Number(u16),
 }
 

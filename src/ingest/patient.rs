@@ -62,10 +62,19 @@ impl PatientRule {
     /// # Errors
     /// Returns every error in the settings.
     pub fn new(config: &PatientConfig, field: &str) -> Result<Self, Vec<ConfigError>> {
-        let given = [config.path_component.is_some(), config.pattern.is_some(), config.dicom];
-        if given.into_iter().filter(|&given| given).count() > 1 {
-            let message = "expected one of `path_component`, `pattern` and `dicom`, got several";
-            return Err(vec![ConfigError::new(field, message)]);
+        let settings = [
+            ("`path_component`", config.path_component.is_some()),
+            ("`pattern`", config.pattern.is_some()),
+            ("`dicom`", config.dicom),
+        ];
+        let present: Vec<&str> = settings.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| name).collect();
+        if present.len() > 1 {
+            let message = format!(
+                "expected at most one of `path_component`, `pattern` and `dicom`, got {}",
+                present.join(" and ")
+            );
+            let hint = "keep the setting that names the patient, and remove the others";
+            return Err(vec![ConfigError::new(field, message).with_hint(hint)]);
         }
         match (&config.pattern, config.dicom) {
             (Some(pattern), _) => PatientPattern::new(pattern)

@@ -1,4 +1,4 @@
-//! Scans and label maps in one file: NIfTI, NRRD and MetaImage, recognised by content and not by name.
+//! Scans and label maps in one file: NIfTI, NRRD and MetaImage, recognized by content and not by name.
 //!
 //! ```
 //! use freetumor::ingest::volume_file;
@@ -175,7 +175,7 @@ enum VolumeFormat {
     MetaImage,
 }
 
-/// Opens a file and recognises its format; returns the file at its first byte, and its length in bytes.
+/// Opens a file and recognizes its format; returns the file at its first byte, and its length in bytes.
 fn open(path: &Path) -> Result<(BufReader<File>, u64, VolumeFormat), Fault> {
     let (file, bytes) = open_regular(path)?;
     let mut file = BufReader::with_capacity(FILE_BLOCK_BYTES, file);

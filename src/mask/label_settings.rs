@@ -16,7 +16,7 @@ use crate::error::ConfigError;
 #[serde(deny_unknown_fields)]
 pub struct LabelsConfig {
     /// Path of the label file relative to the folder of the scan; `{stem}` is replaced by the file name of the scan without
-    /// extensions. A DICOM RT Structure Set or Segmentation is recognised by its content; for these, the path may also be a folder
+    /// extensions. A DICOM RT Structure Set or Segmentation is recognized by its content; for these, the path may also be a folder
     /// that contains one such file.
     #[serde(default = "default_pattern")]
     pub pattern: String,

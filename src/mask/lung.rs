@@ -109,20 +109,20 @@ impl LungMask {
         for run in components.runs() {
             let area = &mut areas[run.component];
             let (y, z) = (run.y, run.z);
-            area.voxels += run.to - run.from;
-            let [left, right] = [run.from.saturating_sub(1), (run.to + 1).min(nx)];
+            area.voxels += run.end - run.start;
+            let [left, right] = [run.start.saturating_sub(1), (run.end + 1).min(nx)];
             area.add_border(run, [nx, ny]);
             area.at_edge |= padding.intersects_run(y, z, left, right)
-                || (y > 0 && padding.intersects_run(y - 1, z, run.from, run.to))
-                || (y + 1 < ny && padding.intersects_run(y + 1, z, run.from, run.to));
-            for x in (run.from..run.to).filter(|&x| core.contains([x, y, z])) {
+                || (y > 0 && padding.intersects_run(y - 1, z, run.start, run.end))
+                || (y + 1 < ny && padding.intersects_run(y + 1, z, run.start, run.end));
+            for x in (run.start..run.end).filter(|&x| core.contains([x, y, z])) {
                 area.core += 1;
                 area.free += usize::from(axial.hu([x, y, z]) < FREE_AIR_HU);
             }
         }
         let pixel_mm2 = axial.spacing_mm[0] * axial.spacing_mm[1];
         for run in components.runs().filter(|run| areas[run.component].is_free_air(pixel_mm2)) {
-            air.remove_run(run.y, run.z, run.from, run.to);
+            air.remove_run(run.y, run.z, run.start, run.end);
         }
     }
 
@@ -141,7 +141,7 @@ impl LungMask {
         }
         for run in components.runs() {
             if let Some(part) = number[run.component] {
-                parts[part].insert_run(run.y, run.z, run.from, run.to);
+                parts[part].insert_run(run.y, run.z, run.start, run.end);
             }
         }
         parts
@@ -154,13 +154,13 @@ impl LungMask {
         let mut areas = vec![Area::default(); components.count()];
         for run in components.runs() {
             let area = &mut areas[run.component];
-            area.voxels += run.to - run.from;
+            area.voxels += run.end - run.start;
             area.add_border(run, [nx, ny]);
         }
         let pixel_mm2 = axial.spacing_mm[0] * axial.spacing_mm[1];
         let small = |area: &Area| !area.at_edge && area.voxels as f64 * pixel_mm2 <= self.config.max_hole_mm2;
         for run in components.runs().filter(|run| small(&areas[run.component])) {
-            lungs.insert_run(run.y, run.z, run.from, run.to);
+            lungs.insert_run(run.y, run.z, run.start, run.end);
         }
     }
 }
@@ -180,8 +180,8 @@ struct Area {
 impl Area {
     /// Adds the voxels of a run at the borders of an image of the given size.
     fn add_border(&mut self, run: VoxelRun, [nx, ny]: [usize; 2]) {
-        let length = run.to - run.from;
-        let own = [usize::from(run.from == 0), usize::from(run.to == nx)];
+        let length = run.end - run.start;
+        let own = [usize::from(run.start == 0), usize::from(run.end == nx)];
         let across = [run.y == 0, run.y + 1 == ny].map(|at_border| if at_border { length } else { 0 });
         for (side, more) in self.border.iter_mut().zip(own.into_iter().chain(across)) {
             *side += more;

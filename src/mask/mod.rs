@@ -58,7 +58,7 @@ pub struct Organ {
     pub name: String,
     /// Merged id of the healthy organ.
     pub label: u8,
-    /// Merged id of its tumors, real or synthetic.
+    /// Merged id of the tumors of the organ, real or synthetic.
     pub tumor_label: u8,
 }
 
@@ -79,7 +79,7 @@ impl OrganMask {
         self.organs.iter().map(|organ| organ.tumor_label).chain([IGNORE_LABEL]).collect()
     }
 
-    /// Returns the SHA-256 of the labels and their shape.
+    /// Returns the SHA-256 of the labels and of the shape of the label map.
     pub fn digest(&self) -> MaskDigest {
         let shape: Vec<u8> = self.labels.shape().into_iter().flat_map(|size| (size as u64).to_le_bytes()).collect();
         MaskDigest::from_hash(&FieldHasher::new("mask").add_field(shape).add_field(self.labels.as_slice()).finish())
@@ -91,7 +91,7 @@ impl OrganMask {
 pub struct MaskedScan {
     /// The scan.
     pub scan: Arc<Scan>,
-    /// The mask of its organs.
+    /// The merged labels of the organs in the scan.
     pub mask: OrganMask,
 }
 

@@ -39,10 +39,10 @@ pub struct SegmentorMaskConfig {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SuspectedTumors {
-    /// 255: training and evaluation ignore these voxels.
+    /// Label 255: training and evaluation ignore the voxels of suspected tumors.
     #[default]
     Ignore,
-    /// The tumor label of their organ: training learns them as tumors.
+    /// The tumor label of the organ: training learns suspected tumors as tumors.
     Tumor,
 }
 
@@ -120,7 +120,7 @@ impl SegmentorMask {
         let voxels = components.voxels();
         let is_large = |component: usize| voxels[component] as f64 * voxel_mm3 >= min_mm3;
         for run in components.runs().filter(|run| !is_large(run.component)) {
-            labels.row_mut(run.y, run.z)[run.from..run.to].fill(replacement);
+            labels.row_mut(run.y, run.z)[run.start..run.end].fill(replacement);
         }
         (0..voxels.len())
             .filter(|&component| is_large(component))

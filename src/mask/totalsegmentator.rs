@@ -22,7 +22,7 @@ use crate::volume::{Array3, Grid};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TotalSegmentatorConfig {
-    /// Path of the binary files relative to the folder of the scan; `{name}` is replaced by the name of the class, `{stem}`
+    /// Path of the binary masks relative to the folder of the scan; `{name}` is replaced by the name of the class, `{stem}`
     /// by the file name of the scan without extensions.
     #[serde(default = "default_pattern")]
     pub pattern: String,
@@ -78,7 +78,7 @@ impl<'de> Deserialize<'de> for FileChoice {
     }
 }
 
-/// The mask stage that reads one binary file per class and merges the files of each organ.
+/// The mask stage that reads one binary mask per class and merges the masks of each organ.
 pub struct TotalSegmentatorMask {
     pattern: String,
     organs: Arc<[Organ]>,

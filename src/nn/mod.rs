@@ -17,7 +17,7 @@ pub mod kernel;
 pub mod layers;
 pub mod network;
 pub mod ops;
-pub mod optimise;
+pub mod optimize;
 pub mod parameters;
 pub mod predictor;
 pub mod service;

@@ -20,11 +20,11 @@ const MAX_CLASSES: usize = 1 << 16;
 pub struct ExpectedNetwork {
     /// The kind.
     pub model: Model,
-    /// The network of the file, if the file holds several.
+    /// The network to use, if the file contains several.
     pub part: NetworkPart,
-    /// Channels of the output; `None` for the number in the weights.
+    /// The number of channels of the output; `None` for the number that the weights determine.
     pub classes: Option<usize>,
-    /// Features of the narrowest layer; `None` for the number in the weights.
+    /// The number of features of the narrowest layer; `None` for the number that the weights determine.
     pub width: Option<usize>,
     /// The kind of the normalization layers; `None` for the kind that the file names, or else the kind of the published network.
     pub norm: Option<NormScope>,
@@ -110,7 +110,7 @@ impl Predictor {
         &self.config
     }
 
-    /// Returns whether the weights contain running statistics, which are ignored: normalization layers use the statistics of their input.
+    /// Returns whether the weights contain running statistics, which inference ignores: normalization layers use the statistics of their input.
     /// The logits of a network that was trained with running statistics differ from those of its training.
     pub fn ignores_statistics(&self) -> bool {
         self.has_statistics

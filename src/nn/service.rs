@@ -59,9 +59,9 @@ impl WindowModel for Predictor {
 /// Whether windows may share a batch with windows of other submissions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Batching {
-    /// They may share a batch: the network computes each window independently.
+    /// Windows may share a batch: the network computes each window independently.
     Allowed,
-    /// They may not share a batch: the network mixes the windows of a batch.
+    /// Windows may not share a batch: the network mixes the windows of a batch.
     Never,
 }
 

@@ -23,7 +23,7 @@ use std::str::FromStr;
 use super::column::{Access, ColumnType, Descriptor, Value};
 use super::parquet::Row;
 use crate::error::ConfigError;
-use crate::filter::{Comparison, Condition, parse_threshold};
+use crate::filter::{ComparisonOperator, Condition, parse_threshold};
 use crate::score::Score;
 use crate::suggest::did_you_mean;
 
@@ -39,7 +39,7 @@ pub enum Relation {
     /// `!=`
     NotEqual,
     /// A bound on a number.
-    Bound(Comparison),
+    Bound(ComparisonOperator),
 }
 
 impl Relation {
@@ -59,7 +59,7 @@ impl Relation {
         if text.starts_with("!=") {
             return Some(Self::NotEqual);
         }
-        Comparison::at_start_of(text).map(Self::Bound)
+        ComparisonOperator::at_start_of(text).map(Self::Bound)
     }
 }
 

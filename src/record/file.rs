@@ -11,11 +11,11 @@ pub const DATA: &str = "data";
 pub struct FileEntry {
     /// The path relative to the run folder.
     pub path: String,
-    /// The owner of the file: a table, the name of a sink, or one of their lists (`NAME.index`).
+    /// The owner of the file: a table, a sink, or the lists of a sink (`NAME.index`).
     pub table: String,
-    /// The length.
+    /// The length of the file in bytes.
     pub bytes: u64,
-    /// SHA-256 of its content.
+    /// SHA-256 of the content of the file.
     pub sha256: String,
     /// The number of rows of a table, or of samples of a shard or list.
     pub rows: u64,

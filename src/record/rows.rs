@@ -82,7 +82,7 @@ column_values! {
         Duplicate "duplicate",
         /// The machine or a change of the files, not the scan, prevented the processing; the next run processes the scan again.
         Pending "pending",
-        /// Its content is withdrawn from the run.
+        /// The content of the scan is withdrawn from the run.
         Withdrawn "withdrawn",
     }
 }
@@ -137,7 +137,7 @@ pub struct SampleRecord {
     /// The density ratio of real and synthetic tumors at the scores; absent without calibration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub likeness: Option<f64>,
-    /// The probability of the acceptance; absent without calibration.
+    /// The acceptance probability of the candidate; absent without calibration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acceptance: Option<f64>,
     /// The outcome of the attempt.

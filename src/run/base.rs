@@ -19,7 +19,7 @@ use crate::id::Tombstone;
 use crate::record::epoch_name;
 use crate::store::{DurableStorage, canonical};
 
-/// `epochs/N.base.json`.
+/// The base of a run folder, the content of `epochs/N.base.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Base {
@@ -27,7 +27,7 @@ pub struct Base {
     pub epoch: u64,
     /// SHA-256 of the commit of the epoch.
     pub commit: String,
-    /// The scans of the run, sorted.
+    /// The scans of the run after the epoch, sorted.
     pub entries: Vec<IngestEntry>,
     /// The tombstones of withdrawn scans.
     pub withdrawn: BTreeSet<Tombstone>,

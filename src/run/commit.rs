@@ -60,7 +60,7 @@ impl SubAssign<&Self> for Counts {
     }
 }
 
-/// `epochs/N.json`.
+/// A commit, the content of `epochs/N.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Commit {
@@ -70,6 +70,8 @@ pub struct Commit {
     pub parent: String,
     /// SHA-256 of the epoch's ingest manifest.
     pub ingest: String,
+    /// SHA-256 of the run manifest by which the epoch was processed: that of `run.json`, or of `settings/SHA256.json`.
+    pub settings: String,
     /// Files that the commit adds, sorted.
     pub add: Vec<FileEntry>,
     /// Files that the commit removes, sorted.
@@ -83,7 +85,7 @@ pub struct Commit {
 /// Numbers of attempts by group.
 pub type QualityCounts = BTreeMap<QualityGroup, i64>;
 
-/// `epochs/N.checkpoint.json`: the result of replaying all commits up to N.
+/// A checkpoint, the content of `epochs/N.checkpoint.json`: the result of replaying all commits up to N.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Checkpoint {

@@ -1,4 +1,4 @@
-//! Differences between the samples of two states of run folders.
+//! Comparison of the samples of two states of run folders.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -10,10 +10,10 @@ use crate::id::SampleId;
 use crate::record::parquet::decode_part;
 use crate::record::{SampleKind, SampleRecord, SampleRow};
 
-/// Maximum number of samples that a difference names.
+/// Maximum number of examples.
 const MAX_NAMED: usize = 10;
 
-/// The samples of one state, in numbers.
+/// The number of samples of one state.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct SampleCounts {
     /// Accepted tumors.
@@ -22,7 +22,7 @@ pub struct SampleCounts {
     pub rejected: u64,
 }
 
-/// The differences between the rows of `samples` of two states, which are matched by sample id, quality test and tumor.
+/// The differences between the tables `samples` of two states. Rows are matched by sample id, quality test and tumor.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct SampleDiff {
     /// Rows with the same outcome in both states.
@@ -37,7 +37,7 @@ pub struct SampleDiff {
     pub newly_rejected: u64,
     /// Rows that both states reject, for different reasons.
     pub other_reason: u64,
-    /// Some rows with another outcome: sample id, and the outcomes in both states.
+    /// Examples of rows with different outcomes: sample id, outcome in the first state, outcome in the second state.
     pub examples: Vec<(SampleId, String, String)>,
     /// The counts by organ and size class, in both states.
     pub groups: BTreeMap<String, [SampleCounts; 2]>,
@@ -45,7 +45,7 @@ pub struct SampleDiff {
 
 type RowKey = (SampleId, String, u32);
 
-/// Compares the samples of two states; `None` is the last state. The rows of one state are in memory in a short form.
+/// Compares the samples of two states. Each state is a folder and an epoch; `None` is the last epoch.
 ///
 /// # Errors
 /// If a table cannot be read.

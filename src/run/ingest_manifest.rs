@@ -1,11 +1,12 @@
 //! The scans of an epoch. The manifest is durable before the epoch starts, so that a restart processes the same scans.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
+use super::SourceGraph;
 use crate::error::{Error, Result};
-use crate::id::{PatientKey, ScanId, ScanVersion, Tombstone};
+use crate::id::{GraphDigest, PatientKey, ScanId, ScanVersion, Tombstone};
 use crate::ingest::ScanEntry;
 use crate::record::epoch_name;
 use crate::store::FileDigest;
@@ -29,19 +30,27 @@ pub struct IngestEntry {
     pub modified_s: i64,
     /// The version of all files that the results of the scan depend on.
     pub version: ScanVersion,
+    /// The digest of the graph that the scan passed.
+    pub graph: GraphDigest,
 }
 
-impl From<&ScanEntry> for IngestEntry {
-    fn from(entry: &ScanEntry) -> Self {
+/// Returns the digest of the graph after a source; zeros if the graph has no such source.
+pub fn graph_after(graphs: &BTreeMap<String, SourceGraph>, source: &str) -> GraphDigest {
+    graphs.get(source).map(|graph| graph.results).unwrap_or_default()
+}
+
+impl IngestEntry {
+    /// Creates the entry of a scan, with the digest of the graph that it passes.
+    pub fn new(entry: &ScanEntry, graph: GraphDigest) -> Self {
         let ScanEntry { scan_id, source, key: _, dataset, patient_key, bytes, modified_s, version } = entry.clone();
-        Self { scan_id, source, dataset, patient_key, bytes, modified_s, version }
+        Self { scan_id, source, dataset, patient_key, bytes, modified_s, version, graph }
     }
 }
 
-/// `ingest/N.json`: the changes of the scans of a run.
+/// An ingest manifest, the content of `ingest/N.json`: the changes of the scans of a run in one epoch.
 ///
-/// An entry of a scan that an earlier epoch ingested replaces its results; a removed scan leaves the run. The commit of the epoch removes
-/// their earlier rows and samples.
+/// An entry of a scan that an earlier epoch ingested replaces the results of the scan. The commit of the epoch removes the earlier rows and
+/// samples of replaced and removed scans.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct IngestManifest {
@@ -49,7 +58,7 @@ pub struct IngestManifest {
     pub epoch: u64,
     /// The scans to process, sorted.
     pub entries: Vec<IngestEntry>,
-    /// The scans that leave the run, sorted.
+    /// The scans that are removed from the run, sorted.
     pub removed: Vec<ScanId>,
     /// The tombstones of withdrawn scans, sorted.
     pub withdrawn: Vec<Tombstone>,
@@ -60,7 +69,7 @@ pub struct IngestManifest {
 pub struct EpochChanges {
     /// The scans to process.
     pub entries: Vec<ScanEntry>,
-    /// The scans that leave the run.
+    /// The scans that are removed from the run.
     pub removed: Vec<ScanId>,
     /// The tombstones of withdrawn scans.
     pub withdrawn: Vec<Tombstone>,
@@ -82,13 +91,14 @@ pub(super) struct PrivateEntry {
 }
 
 impl IngestManifest {
-    /// Creates the manifest of these changes.
+    /// Creates the manifest of these changes; `graphs` are the digests of the graph after each source.
     ///
     /// # Errors
     /// If a scan is named twice.
-    pub fn new(epoch: u64, changes: &EpochChanges) -> Result<Self> {
+    pub fn new(epoch: u64, changes: &EpochChanges, graphs: &BTreeMap<String, SourceGraph>) -> Result<Self> {
         let EpochChanges { entries, removed, withdrawn } = changes;
-        let mut entries: Vec<IngestEntry> = entries.iter().map(IngestEntry::from).collect();
+        let entry = |entry: &ScanEntry| IngestEntry::new(entry, graph_after(graphs, &entry.source));
+        let mut entries: Vec<IngestEntry> = entries.iter().map(entry).collect();
         entries.sort_unstable();
         let (mut removed, mut withdrawn) = (removed.clone(), withdrawn.clone());
         removed.sort_unstable();
@@ -140,7 +150,7 @@ pub(super) fn with_keys(entries: &[IngestEntry], text: &[u8], path: &str) -> Res
     entries
         .iter()
         .cloned()
-        .map(|IngestEntry { scan_id, source, dataset, patient_key, bytes, modified_s, version }| {
+        .map(|IngestEntry { scan_id, source, dataset, patient_key, bytes, modified_s, version, graph: _ }| {
             let key = keys.get(&scan_id).cloned();
             let key =
                 key.ok_or_else(|| Error::new(format!("expected the path of scan {scan_id} in {path}, got none")))?;

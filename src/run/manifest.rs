@@ -4,16 +4,27 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::MANIFEST;
+use super::RunFolder;
 use crate::error::{Error, ErrorKind, Result};
+use crate::id::GraphDigest;
 use crate::simd::Class;
 
 /// The version of the run folder that this program writes and reads.
-pub const FORMAT_VERSION: u32 = 5;
+pub const FORMAT_VERSION: u32 = 6;
 
-/// `run.json`. Two runs with equal manifests and equal ingest manifests have equal files.
+/// The digests of the graph after a source.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceGraph {
+    /// Digest of everything that the candidates and their scores depend on.
+    pub candidates: GraphDigest,
+    /// Digest of `candidates`, the quality tests and the sinks.
+    pub results: GraphDigest,
+}
+
+/// The manifest of a run, the content of `run.json` and, after each change of the graph, of `settings/SHA256.json`. Two runs with equal manifests and equal ingest manifests have equal files.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunManifest {
@@ -36,21 +47,58 @@ pub struct RunManifest {
     pub patient_secret: Option<String>,
     /// Digests of the networks' weights, and versions of the rules, by stage.
     pub models: BTreeMap<String, String>,
+    /// The digests of the graph after each source.
+    pub graphs: BTreeMap<String, SourceGraph>,
 }
 
 impl RunManifest {
     /// Returns the kernel class of the run folder `path`; `None` if `path` is not a run folder, or the run has no networks or uses a device.
     pub fn kernel_class_in(path: &Path) -> Option<Class> {
-        let text = std::fs::read(path.join(MANIFEST)).ok()?;
-        let manifest: Value = serde_json::from_slice(&text).ok()?;
-        manifest.get("kernel_class")?.as_str()?.parse().ok()
+        RunFolder::open(path).ok()?.current_manifest().ok()?.kernel_class?.parse().ok()
     }
 
-    /// Checks that a run with this manifest may resume the run folder `folder`, which has the manifest `existing`.
+    /// Checks that a run with this manifest may resume the run folder `folder`, which has the manifest `existing`: the graph and the version
+    /// of freetumor may change, but not the name of the pipeline, the secret of the patient keys, the kernels of the networks and the
+    /// format.
     ///
     /// # Errors
     /// Returns an error that names the differences.
-    pub(super) fn check_same(&self, existing: &Self, folder: &str) -> Result<()> {
+    pub(super) fn check_resumable(&self, existing: &Self, folder: &str) -> Result<()> {
+        let name = |manifest: &Self| json!({"pipeline": {"name": manifest.pipeline["pipeline"]["name"]}});
+        // A pipeline without patients, or without networks, may get the first source or stage that needs them.
+        let own = |value: &Option<String>, existing: &Option<String>| existing.as_ref().and(value.clone());
+        let fixed = |manifest: &Self| Self {
+            pipeline: name(manifest),
+            pipeline_digest: String::new(),
+            seed: 0,
+            code_version: String::new(),
+            kernel_class: own(&manifest.kernel_class, &existing.kernel_class),
+            patient_secret: own(&manifest.patient_secret, &existing.patient_secret),
+            models: BTreeMap::new(),
+            graphs: BTreeMap::new(),
+            ..manifest.clone()
+        };
+        let mut fixed_own = fixed(self);
+        if self.kernel_class.is_none() {
+            fixed_own.kernel_class.clone_from(&existing.kernel_class);
+        }
+        let mut differences = fixed_own.differences(&fixed(existing));
+        if differences.is_empty() {
+            return Ok(());
+        }
+        let more = differences.len().saturating_sub(3);
+        differences.truncate(3);
+        let mut message = format!("{folder} belongs to another run: {}", differences.join("; "));
+        if more > 0 {
+            message += &format!("; and {more} more");
+        }
+        Err(Error::new(message).with_kind(ErrorKind::OtherPipeline).with_hint(
+            "these cannot change in a run folder: write to another folder with `--out`, or restore the settings",
+        ))
+    }
+
+    /// Returns the differences from the manifest `existing` of a run folder, in terms of the graph file; empty if there are none.
+    pub fn differences(&self, existing: &Self) -> Vec<String> {
         let (mut in_folder, mut in_run) = (BTreeMap::new(), BTreeMap::new());
         flatten(&serde_json::to_value(existing).unwrap_or_default(), &mut Vec::new(), &mut in_folder);
         flatten(&serde_json::to_value(self).unwrap_or_default(), &mut Vec::new(), &mut in_run);
@@ -61,7 +109,8 @@ impl RunManifest {
         let mut differences: Vec<String> = Vec::new();
         for path in in_folder.keys().chain(in_run.keys().filter(|path| !in_folder.contains_key(*path))) {
             // The digest and the inner seed only repeat other differences.
-            let follows = *path == ["pipeline_digest"] || *path == ["pipeline", "pipeline", "seed"];
+            let follows =
+                *path == ["pipeline_digest"] || *path == ["pipeline", "pipeline", "seed"] || path[0] == "graphs";
             if in_folder.get(path) == in_run.get(path) || follows {
                 continue;
             }
@@ -83,21 +132,13 @@ impl RunManifest {
                 differences.push(difference);
             }
         }
-        if differences.is_empty() {
-            if self.pipeline_digest == existing.pipeline_digest {
-                return Ok(());
-            }
+        if differences.is_empty() && self.graphs != existing.graphs {
+            differences.push("a stage has another version".to_owned());
+        }
+        if differences.is_empty() && self.pipeline_digest != existing.pipeline_digest {
             differences.push("the graph file differs".to_owned());
         }
-        let more = differences.len().saturating_sub(3);
-        differences.truncate(3);
-        let mut message = format!("{folder} belongs to another run: {}", differences.join("; "));
-        if more > 0 {
-            message += &format!("; and {more} more");
-        }
-        Err(Error::new(message)
-            .with_kind(ErrorKind::OtherPipeline)
-            .with_hint("a run folder has one pipeline: write to another folder with `--out`, or restore the settings"))
+        differences
     }
 }
 
@@ -160,34 +201,49 @@ mod tests {
             kernel_class: None,
             patient_secret: None,
             models: BTreeMap::new(),
+            graphs: BTreeMap::new(),
         }
     }
 
     #[test]
-    fn check_same_error_lists_differing_settings() {
+    fn differences_are_named_by_setting() {
         let own = manifest(json!({"stages": {"test": {"conditions": ["found_fraction > 0.7"]}}}));
-        own.check_same(&own, "RUN").unwrap();
+        assert!(own.differences(&own).is_empty());
         let other = manifest(json!({"stages": {"test": {"conditions": ["found_fraction > 0.8"], "attempts": 3}}}));
-        let error = other.check_same(&own, "RUN").unwrap_err();
         assert_eq!(
-            error.to_string(),
-            "RUN belongs to another run: `conditions` of the stage `test` is \"found_fraction > 0.7\" in the folder \
-             and \"found_fraction > 0.8\" in this run; `attempts` of the stage `test` is not set in the folder and 3 in this run"
+            other.differences(&own),
+            [
+                "`conditions` of the stage `test` is \"found_fraction > 0.7\" in the folder and \"found_fraction > 0.8\" in this run",
+                "`attempts` of the stage `test` is not set in the folder and 3 in this run"
+            ]
         );
-        assert!(error.hint().unwrap().contains("--out"));
+        other.check_resumable(&own, "RUN").unwrap();
         let mut seeded = own.clone();
         seeded.seed = 2;
-        assert!(
-            seeded
-                .check_same(&own, "RUN")
-                .unwrap_err()
-                .to_string()
-                .contains("the seed is 1 in the folder and 2 in this run")
-        );
+        assert_eq!(seeded.differences(&own), ["the seed is 1 in the folder and 2 in this run"]);
         let more = manifest(
             json!({"stages": {"test": {"conditions": ["found_fraction > 0.7"]}, "lungs": {"kind": "lung", "inputs": ["a"]}}}),
         );
-        let error = more.check_same(&own, "RUN").unwrap_err().to_string();
-        assert_eq!(error, "RUN belongs to another run: the stage `lungs` is only in this run");
+        assert_eq!(more.differences(&own), ["the stage `lungs` is only in this run"]);
+    }
+
+    #[test]
+    fn name_secret_and_kernels_cannot_change() {
+        let own = RunManifest {
+            kernel_class: Some("avx2".into()),
+            patient_secret: Some("a".into()),
+            ..manifest(json!({"pipeline": {"name": "liver"}}))
+        };
+        let error = |changed: RunManifest| changed.check_resumable(&own, "RUN").unwrap_err().to_string();
+        let named = RunManifest { pipeline: json!({"pipeline": {"name": "lung"}}), ..own.clone() };
+        assert_eq!(
+            error(named),
+            "RUN belongs to another run: `name` of the pipeline is \"liver\" in the folder and \"lung\" in this run"
+        );
+        assert!(error(RunManifest { kernel_class: Some("avx512".into()), ..own.clone() }).contains("the kernel class"));
+        assert!(error(RunManifest { patient_secret: None, ..own.clone() }).contains("the secret for patient keys"));
+        RunManifest { kernel_class: None, ..own.clone() }.check_resumable(&own, "RUN").unwrap();
+        let without = RunManifest { kernel_class: None, patient_secret: None, ..own.clone() };
+        own.check_resumable(&without, "RUN").unwrap();
     }
 }

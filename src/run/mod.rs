@@ -1,7 +1,8 @@
-//! The run folder: one folder for a run, one commit for everything in it.
+//! The run folder: the results of a run, published by one commit for each epoch.
 //!
 //! ```text
 //! RUN/run.json                  the inputs of the run: RunManifest
+//! RUN/settings/SHA256.json       the inputs after a change of the graph: RunManifest
 //! RUN/ingest/000000000012.json  the scans of epoch 12: IngestManifest
 //! RUN/epochs/000000000012.json  the files of epoch 12: Commit
 //! RUN/epochs/000000000012.base.json   the earliest state that can be read, after a purge: Base
@@ -46,15 +47,15 @@ mod writer;
 pub use base::Base;
 pub use commit::{Checkpoint, Commit, Counts, QualityCounts};
 pub use diff::{SampleCounts, SampleDiff, diff_samples};
-pub use ingest_manifest::{EpochChanges, IngestEntry, IngestManifest};
+pub use ingest_manifest::{EpochChanges, IngestEntry, IngestManifest, graph_after};
 pub use ingested::IngestedScans;
-pub use manifest::{FORMAT_VERSION, RunManifest};
+pub use manifest::{FORMAT_VERSION, RunManifest, SourceGraph};
 pub use private::{PrivatePipeline, without_paths};
 pub use reader::{RunFolder, RunHead, Snapshot};
 pub use remove::{Removal, ScansByEpoch, remove_scans, rows_of_scans};
-pub use tag::{At, Tag, TagName};
+pub use tag::{Revision, Tag, TagName};
 pub use verify::Verification;
-pub use withdrawn::Withdrawn;
+pub use withdrawn::Tombstones;
 pub use writer::RunWriter;
 
 use crate::record::epoch_name;
@@ -64,8 +65,15 @@ pub const CHECKPOINT_INTERVAL: u64 = 100;
 
 const MANIFEST: &str = "run.json";
 
+/// The folder of the run manifests after changes of the graph.
+const SETTINGS: &str = "settings";
+
 fn commit_name(epoch: u64) -> String {
     format!("epochs/{}.json", epoch_name(epoch))
+}
+
+fn settings_name(sha256: &str) -> String {
+    format!("{SETTINGS}/{sha256}.json")
 }
 
 fn checkpoint_name(epoch: u64) -> String {

@@ -20,7 +20,7 @@ const PIPELINE: &str = "private/pipeline.json";
 const PATH_SETTINGS: [&str; 9] =
     ["root", "include", "exclude", "list", "splits", "pattern", "argv", "scratch", "weights"];
 
-/// `private/pipeline.json`.
+/// The private settings of a run, the content of `private/pipeline.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PrivatePipeline {

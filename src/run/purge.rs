@@ -54,7 +54,7 @@ pub(super) fn finish_purge(folder: &RunFolder) -> Result<Vec<String>> {
     let epochs: Vec<String> = store.list("epochs")?.into_iter().map(|name| format!("epochs/{name}")).collect();
     let is_replaced = |name: &&String| is_earlier(name.trim_start_matches("epochs/")) && !kept.contains(name);
     let ingest: Vec<String> = store.list("ingest")?.into_iter().filter(|name| is_earlier(name)).collect();
-    // These are removed last, so that their presence shows what is left to remove.
+    // These files are removed last: as long as they exist, the purge is incomplete.
     if ingest.is_empty() && !epochs.iter().any(|name| is_replaced(&name)) {
         return Ok(Vec::new());
     }

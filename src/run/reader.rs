@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::base::{self, Base};
 use super::{
     CHECKPOINT_INTERVAL, Checkpoint, Commit, Counts, FORMAT_VERSION, MANIFEST, QualityCounts, RunManifest,
-    checkpoint_name, commit_name, stream,
+    checkpoint_name, commit_name, settings_name, stream,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::schema::Table;
@@ -40,7 +40,7 @@ pub struct RunHead {
 }
 
 impl RunHead {
-    /// Checks that a commit can follow.
+    /// Checks that a commit can follow this state.
     fn check(&self, commit: &Commit) -> Result<()> {
         let Commit { epoch, parent, .. } = commit;
         if *parent == self.sha256 {
@@ -77,7 +77,7 @@ impl Snapshot {
         self.files.values().filter(|file| pairs::is_index(&file.table)).cloned().collect()
     }
 
-    /// Checks that a commit can follow.
+    /// Checks that a commit can follow this state.
     pub(super) fn check(&self, commit: &Commit) -> Result<()> {
         self.head.check(commit)?;
         match commit.remove.iter().find(|file| !self.files.contains_key(&file.path)) {
@@ -145,12 +145,15 @@ impl RunFolder {
         path.join(MANIFEST).exists()
     }
 
-    /// Checks that a run with this manifest may resume this folder.
+    /// Checks that a run with this manifest may resume this folder, and returns how the graph differs from that of the last epoch; empty if
+    /// it is the same.
     ///
     /// # Errors
-    /// An error that names the differences.
-    pub fn check_same(&self, manifest: &RunManifest) -> Result<()> {
-        manifest.check_same(&self.manifest, &self.store.display_path(""))
+    /// An error that names the differences which are not possible in a run folder.
+    pub fn check_resumable(&self, manifest: &RunManifest) -> Result<Vec<String>> {
+        let current = self.current_manifest()?;
+        manifest.check_resumable(&current, &self.store.display_path(""))?;
+        Ok(manifest.differences(&current))
     }
 
     /// Reads new commits; returns whether there are any.
@@ -189,9 +192,30 @@ impl RunFolder {
         Ok(names.into_iter().filter_map(number).collect())
     }
 
-    /// Returns the run manifest.
+    /// Returns the manifest with which the run started.
     pub fn manifest(&self) -> &RunManifest {
         &self.manifest
+    }
+
+    /// Returns the manifest by which the last epoch was processed, with the last change of the graph.
+    ///
+    /// # Errors
+    /// If the last commit or its manifest cannot be read.
+    pub fn current_manifest(&self) -> Result<RunManifest> {
+        self.manifest_at(None)
+    }
+
+    /// Returns the manifest by which epoch `at`, or the last epoch, was processed.
+    ///
+    /// # Errors
+    /// If the commit of the epoch or its manifest cannot be read.
+    pub fn manifest_at(&self, at: Option<u64>) -> Result<RunManifest> {
+        let Some(epoch) = self.resolve_epoch(at)? else { return Ok(self.manifest.clone()) };
+        let (commit, _) = self.commit(epoch)?;
+        if commit.settings == self.manifest_sha256 {
+            return Ok(self.manifest.clone());
+        }
+        self.read_document(&settings_name(&commit.settings)).map(|(manifest, _)| manifest)
     }
 
     /// Returns the last epoch before the first missing commit; `None` before the first commit.
@@ -202,6 +226,10 @@ impl RunFolder {
     /// Returns the store of the files.
     pub fn store(&self) -> &Arc<dyn DurableStorage> {
         &self.store
+    }
+
+    pub(super) fn manifest_sha256(&self) -> &str {
+        &self.manifest_sha256
     }
 
     pub(super) fn empty_snapshot(&self) -> Snapshot {

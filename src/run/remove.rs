@@ -1,8 +1,7 @@
-//! Removal of scans from committed epochs: their rows and samples leave in one commit, those of the other scans stay.
+//! Removal of scans from committed epochs: one commit removes the rows and samples of the scans and keeps those of all other scans.
 //!
-//! The number of an epoch in the name of a file is that of the commit that first had its rows, so all files with the rows of a scan have the
-//! number in the column `epoch` of its rows. To remove scans, each of their epochs is sealed again without them: the commit removes its
-//! files and adds new ones with the same number.
+//! The name of a file contains the number of the epoch that first committed the rows. The column `epoch` of the rows has the same number. To remove scans, each epoch of the scans is sealed again without the scans: the
+//! commit removes the files of the epoch and adds new files with the same number.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -36,11 +35,11 @@ pub struct Removal {
 pub fn remove_scans(folder: &RunFolder, scans: &ScansByEpoch, inputs: &[LayoutInput<'_>]) -> Result<Removal> {
     let mut removal = Removal::default();
     for (epoch, files) in files_of_epochs(folder, scans)? {
-        let leaving = &scans[&epoch];
-        let (removed_scans, kept_scans) = split::<ScanRecord>(folder, &files, |row| leaving.contains(&row.scan_id))?;
+        let removed = &scans[&epoch];
+        let (removed_scans, kept_scans) = split::<ScanRecord>(folder, &files, |row| removed.contains(&row.scan_id))?;
         let (removed_samples, kept_samples) =
-            split::<SampleRow>(folder, &files, |row| leaving.contains(&row.record.scan_id))?;
-        let (removed_faults, kept_faults) = split::<FaultRecord>(folder, &files, |row| leaving.contains(&row.scan_id))?;
+            split::<SampleRow>(folder, &files, |row| removed.contains(&row.record.scan_id))?;
+        let (removed_faults, kept_faults) = split::<FaultRecord>(folder, &files, |row| removed.contains(&row.scan_id))?;
         for scan in &removed_scans {
             let samples = removed_samples.iter().map(|row| &row.record).filter(|row| row.scan_id == scan.scan_id);
             let faults = removed_faults.iter().filter(|row| row.scan_id == scan.scan_id);
@@ -61,9 +60,9 @@ pub fn remove_scans(folder: &RunFolder, scans: &ScansByEpoch, inputs: &[LayoutIn
 pub fn rows_of_scans(folder: &RunFolder, scans: &ScansByEpoch) -> Result<Vec<SampleRecord>> {
     let mut rows = Vec::new();
     for (epoch, files) in files_of_epochs(folder, scans)? {
-        let leaving = &scans[&epoch];
-        let (removed, _) = split::<SampleRow>(folder, &files, |row| leaving.contains(&row.record.scan_id))?;
-        rows.extend(removed.into_iter().map(|row| row.record));
+        let selected = &scans[&epoch];
+        let (found, _) = split::<SampleRow>(folder, &files, |row| selected.contains(&row.record.scan_id))?;
+        rows.extend(found.into_iter().map(|row| row.record));
     }
     Ok(rows)
 }
@@ -89,15 +88,15 @@ fn epoch_of(file: &FileEntry) -> Option<u64> {
     (file.table != Table::Quality.name()).then_some(epoch)
 }
 
-/// Returns the rows of a table that leave, and the other rows.
-fn split<R: Row>(folder: &RunFolder, files: &[FileEntry], leaves: impl Fn(&R) -> bool) -> Result<(Vec<R>, Vec<R>)> {
-    let (mut leaving, mut kept) = (Vec::new(), Vec::new());
+/// Returns the rows of a table that `selects` accepts, and the other rows.
+fn split<R: Row>(folder: &RunFolder, files: &[FileEntry], selects: impl Fn(&R) -> bool) -> Result<(Vec<R>, Vec<R>)> {
+    let (mut selected, mut others) = (Vec::new(), Vec::new());
     for file in files.iter().filter(|file| file.table == R::TABLE.name()) {
         for row in decode_part::<R>(folder.read_verified(file)?)? {
-            if leaves(&row) { leaving.push(row) } else { kept.push(row) }
+            if selects(&row) { selected.push(row) } else { others.push(row) }
         }
     }
-    Ok((leaving, kept))
+    Ok((selected, others))
 }
 
 impl RunFolder {

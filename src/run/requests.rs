@@ -47,7 +47,7 @@ pub enum Request {
         /// Conditions on the columns of `faults`, all of which have to hold.
         conditions: Vec<String>,
     },
-    /// Name the last state.
+    /// Create a tag for the last state.
     Tag {
         /// The name.
         name: TagName,
@@ -168,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn request_is_answered_and_removed() {
+    fn request_is_removed_after_its_result_is_written() {
         let folder = tempfile::tempdir().unwrap();
         let store: Arc<dyn DurableStorage> = Arc::new(DurableFolder::local(folder.path()));
         assert!(!has_requests(&*store));

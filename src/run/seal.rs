@@ -69,8 +69,8 @@ pub fn seal(
     Ok(sealed)
 }
 
-/// Seals a committed epoch again, with the given rows of those that it has; `committed` are its files. The names and bytes of the new files
-/// are those of an epoch that never had other rows, except for rejected candidates, of which those with a committed patch keep it.
+/// Seals a committed epoch again, with a part of its rows; `committed` are the files of the epoch. The names and bytes of the new files are those
+/// of an epoch that never had other rows, except that rejected candidates keep their committed patches.
 ///
 /// # Errors
 /// The errors of [`seal`], and if a committed file cannot be read.
@@ -152,7 +152,13 @@ fn seal_rows(
     record_placements(&rejected, seal_unsplit(&stage, "rejected", &rejected)?, &mut add);
     let stage = EpochStage { patches: &shards, ..stage };
     for input in inputs {
-        let samples = candidates.samples(|row| selects(input, row))?;
+        let mut samples = candidates.samples(|row| selects(input, row))?;
+        if !stage.committed.is_empty()
+            && let Some(committed) = input.layout.committed_samples(&stage)?
+        {
+            // Rows that a changed graph will replace may be selected by a sink that they did not have.
+            samples.retain(|sample| committed.contains(&sample.record.sample_id));
+        }
         record_placements(&samples, input.layout.seal(&stage, &samples)?, &mut add);
     }
     drop(candidates);
@@ -222,6 +228,11 @@ impl<'a> Candidates<'a> {
         let mut samples = Vec::new();
         for (sample_id, rows) in &self.rows {
             if let Some(row) = rows.iter().find(|row| selects(row)) {
+                let is_committed = |source: &SampleSource| source.committed.is_some() && source.patch.is_none();
+                if self.files.get(sample_id).is_some_and(is_committed) {
+                    // Rows that a changed graph will replace may be selected by a sink that needs patches which were not kept.
+                    continue;
+                }
                 let missing = || Error::new(format!("expected staged files of sample {sample_id}, got none"));
                 samples.push(self.sample(row).ok_or_else(missing)?);
             }

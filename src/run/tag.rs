@@ -1,6 +1,6 @@
-//! Names of states: a tag names the state after a commit, for people and for trainings.
+//! Tags of a run folder: a tag names the state after a commit.
 //!
-//! `RUN/tags/NAME.json` is created once and never changes; the state that it names can be read until it is purged.
+//! `RUN/tags/NAME.json` is created once and never changes. The state that a tag names can be read until the state is purged.
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,7 +17,7 @@ const TAGS: &str = "tags";
 /// Maximum length of a name.
 const MAX_NAME_BYTES: usize = 100;
 
-/// `tags/NAME.json`.
+/// A tag, the content of `tags/NAME.json`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tag {
@@ -79,20 +79,20 @@ impl fmt::Display for TagName {
 /// A state of a run folder, by the number of a commit or by a tag.
 ///
 /// ```
-/// use freetumor::run::At;
-/// assert_eq!("12".parse::<At>()?, At::Commit(12));
-/// assert!(matches!("v1".parse::<At>()?, At::Tag(_)));
+/// use freetumor::run::Revision;
+/// assert_eq!("12".parse::<Revision>()?, Revision::Commit(12));
+/// assert!(matches!("v1".parse::<Revision>()?, Revision::Tag(_)));
 /// # Ok::<(), freetumor::error::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum At {
+pub enum Revision {
     /// The state after this commit.
     Commit(u64),
     /// The state that a tag names.
     Tag(TagName),
 }
 
-impl FromStr for At {
+impl FromStr for Revision {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
@@ -105,18 +105,21 @@ impl RunFolder {
     ///
     /// # Errors
     /// If the tag does not exist, or names a commit that the folder does not have.
-    pub fn epoch_at(&self, at: &At) -> Result<u64> {
+    pub fn epoch_at(&self, at: &Revision) -> Result<u64> {
         let name = match at {
-            At::Commit(epoch) => return Ok(*epoch),
-            At::Tag(name) => name,
+            Revision::Commit(epoch) => return Ok(*epoch),
+            Revision::Tag(name) => name,
         };
         let path = tag_path(name);
         let text = self.store().read(&path)?.ok_or_else(|| self.unknown_tag(name))?;
         let tag: Tag = canonical::parse(&text, &self.store().display_path(&path))?;
         // Before the base, commits are purged, which the caller reports.
         if self.base().is_none_or(|base| tag.epoch > base.epoch) && self.commit(tag.epoch)?.1 != tag.commit {
-            return Err(Error::new(format!("the tag {name} names another commit than commit {}", tag.epoch))
-                .with_hint("the run folder was mixed with another one: restore it from a copy"));
+            return Err(Error::new(format!(
+                "the tag {name} has another digest of commit {} than the run folder",
+                tag.epoch
+            ))
+            .with_hint("the run folder was mixed with another one: restore it from a copy"));
         }
         Ok(tag.epoch)
     }
@@ -148,7 +151,7 @@ impl RunFolder {
 }
 
 impl RunWriter {
-    /// Names the state after the last commit.
+    /// Creates a tag that names the state after the last commit.
     ///
     /// # Errors
     /// If there is no commit, or the tag names another state.

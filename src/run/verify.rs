@@ -36,7 +36,7 @@ impl RunFolder {
             quality = self.quality(Some(base.epoch))?;
             first = base.epoch + 1;
             if snapshot.head.sha256 != base.commit {
-                report.problems.push(format!("base {}: its checkpoint is that of another commit", base.epoch));
+                report.problems.push(format!("base {}: the checkpoint belongs to another commit", base.epoch));
             }
         }
         for epoch in self.head().map_or(0..0, |head| first..head + 1) {

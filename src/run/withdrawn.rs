@@ -1,20 +1,20 @@
-//! Withdrawn scans: what a run must not ingest again.
+//! Withdrawn scans, which a run must not ingest again.
 //!
 //! A withdrawal removes scans from a run and leaves tombstones: keyed hashes of scan ids, patient keys and content digests. A tombstone
-//! keeps a scan out of the run without naming it.
+//! prevents that a scan is ingested again, and does not contain the id of the scan.
 
 use std::collections::BTreeSet;
 
 use crate::id::{FieldHasher, PatientKey, ScanDigest, ScanId, Tombstone};
 use crate::ingest::{PatientSecret, ScanEntry};
 
-/// The withdrawn scans, patients and contents of a run.
+/// The tombstones of the withdrawn scans, patients and contents of a run.
 ///
 /// ```
 /// use freetumor::id::ScanId;
 /// use freetumor::ingest::PatientSecret;
-/// use freetumor::run::Withdrawn;
-/// let mut withdrawn = Withdrawn::new(Some(PatientSecret::new("correct horse battery staple")?));
+/// use freetumor::run::Tombstones;
+/// let mut withdrawn = Tombstones::new(Some(PatientSecret::new("correct horse battery staple")?));
 /// let scan = ScanId::from_bytes([7; 8]);
 /// let tombstone = withdrawn.of_scan(scan);
 /// assert!(!withdrawn.contains(tombstone));
@@ -23,12 +23,12 @@ use crate::ingest::{PatientSecret, ScanEntry};
 /// # Ok::<(), freetumor::error::Error>(())
 /// ```
 #[derive(Clone, Debug, Default)]
-pub struct Withdrawn {
+pub struct Tombstones {
     secret: Option<PatientSecret>,
     tombstones: BTreeSet<Tombstone>,
 }
 
-impl Withdrawn {
+impl Tombstones {
     /// Creates an empty set with the secret of the patients; phantoms have none.
     pub fn new(secret: Option<PatientSecret>) -> Self {
         Self { secret, tombstones: BTreeSet::new() }
@@ -67,13 +67,13 @@ impl Withdrawn {
     }
 
     /// Returns whether a listed scan or its patient is withdrawn.
-    pub fn has_entry(&self, entry: &ScanEntry) -> bool {
+    pub fn contains_entry(&self, entry: &ScanEntry) -> bool {
         !self.tombstones.is_empty()
             && (self.contains(self.of_scan(entry.scan_id)) || self.contains(self.of_patient(entry.patient_key)))
     }
 
     /// Returns whether a content is withdrawn.
-    pub fn has_content(&self, digest: ScanDigest) -> bool {
+    pub fn contains_content(&self, digest: ScanDigest) -> bool {
         !self.tombstones.is_empty() && self.contains(self.of_content(digest))
     }
 }

@@ -1,5 +1,6 @@
 //! Writing a run folder: ingest manifests first, commits last, each once and in order.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use super::seal::SealedEpoch;
 use super::spool::Spool;
 use super::{
     CHECKPOINT_INTERVAL, Commit, Counts, EpochChanges, IngestManifest, MANIFEST, RunFolder, RunHead, RunManifest,
-    checkpoint_name, commit_name, ingest_name,
+    SourceGraph, checkpoint_name, commit_name, ingest_name, settings_name,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{FileEntry, QualityGroup};
@@ -28,6 +29,12 @@ pub struct RunWriter {
     folder: RunFolder,
     head: RunHead,
     ingested: u64,
+    /// SHA-256 of the run manifest of this writer.
+    settings: String,
+    /// The digests of the graph after each source.
+    graphs: BTreeMap<String, SourceGraph>,
+    /// The differences of the graph from that of the last epoch.
+    graph_change: Vec<String>,
     // Released when the process ends.
     _lock: Option<FileLock>,
 }
@@ -41,7 +48,7 @@ impl RunFolder {
         let path = path.into();
         // Check before the first write, which must not go into the folder of another run or into a folder of other files.
         if Self::exists(&path) {
-            Self::open(&path)?.check_same(manifest)?;
+            Self::open(&path)?.check_resumable(manifest)?;
         } else {
             check_unused(&path)?;
         }
@@ -51,7 +58,7 @@ impl RunFolder {
         Ok(writer)
     }
 
-    /// Returns whether a process writes to the run folder `path`; `None` if the system does not tell.
+    /// Returns whether a process writes to the run folder `path`; `None` if unknown.
     pub fn is_locked(path: &Path) -> Option<bool> {
         store::is_locked(&path.join(STAGING).join("lock"))
     }
@@ -71,10 +78,10 @@ impl RunFolder {
     /// The same errors as [`RunFolder::create_or_resume`].
     pub fn create_or_resume_in(store: Arc<dyn DurableStorage>, manifest: &RunManifest) -> Result<RunWriter> {
         if store.exists(MANIFEST)? {
-            let own = Self::open_in(Arc::clone(&store))?;
-            manifest.check_same(own.manifest(), &store.display_path(""))?;
+            Self::open_in(Arc::clone(&store))?.check_resumable(manifest)?;
+        } else {
+            store.create(MANIFEST, &canonical::pretty(manifest)?)?;
         }
-        store.create(MANIFEST, &canonical::pretty(manifest)?)?;
         store.make_private()?;
         let folder = Self::open_in(Arc::clone(&store))?;
         // Files of an earlier process may be visible without being durable.
@@ -85,7 +92,14 @@ impl RunFolder {
         }
         let head = folder.head_at(None)?;
         let ingested = folder.next_ingest()?;
-        let writer = RunWriter { folder, head, ingested, _lock: None };
+        let text = canonical::pretty(manifest)?;
+        let settings = FileDigest::of(&text).sha256;
+        let graph_change = folder.check_resumable(manifest)?;
+        if settings != folder.manifest_sha256() {
+            store.create(&settings_name(&settings), &text)?;
+        }
+        let graphs = manifest.graphs.clone();
+        let writer = RunWriter { folder, head, ingested, settings, graphs, graph_change, _lock: None };
         if ingested < writer.next_epoch() {
             let (next, path) = (writer.next_epoch(), writer.folder.store().display_path("ingest"));
             return Err(Error::new(format!(
@@ -139,6 +153,11 @@ impl RunWriter {
         &self.folder
     }
 
+    /// Returns how the graph of this writer differs from that of the last epoch that an earlier writer committed; empty if it is the same.
+    pub fn graph_change(&self) -> &[String] {
+        &self.graph_change
+    }
+
     /// Returns the counts of all committed epochs.
     pub fn counts(&self) -> &Counts {
         &self.head.counts
@@ -174,7 +193,7 @@ impl RunWriter {
     /// If a scan is named twice, the manifest cannot be written, or another writer was faster.
     pub fn ingest(&mut self, changes: &EpochChanges) -> Result<u64> {
         let epoch = self.ingested;
-        let manifest = IngestManifest::new(epoch, changes)?;
+        let manifest = IngestManifest::new(epoch, changes, &self.graphs)?;
         let (text, digest) = manifest.text()?;
         let store = self.folder.store();
         store.create(&manifest.private_name(&digest), &private_text(&changes.entries)?)?;
@@ -201,11 +220,13 @@ impl RunWriter {
         add.dedup();
         remove.sort_unstable();
         remove.dedup();
-        let commit = Commit { epoch, parent: self.head.sha256.clone(), ingest, add, remove, counts, removed };
+        let (parent, settings) = (self.head.sha256.clone(), self.settings.clone());
+        let commit = Commit { epoch, parent, ingest, settings, add, remove, counts, removed };
         self.folder.check_removals(&commit)?;
         let text = canonical::pretty(&commit)?;
         self.folder.store().create(&commit_name(epoch), &text)?;
         self.head.apply(&commit, FileDigest::of(&text).sha256)?;
+        self.graph_change.clear();
         self.folder.refresh()?;
         self.write_checkpoint()?;
         project_commit(&**self.folder.store(), &commit)?;

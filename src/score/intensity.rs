@@ -20,9 +20,9 @@ pub struct IntensityConfig {
     pub ring_mm: [f64; 2],
     /// A voxel that changed by less than this many HU is invisible.
     pub visible_hu: f64,
-    /// Minimum and maximum expected median HU of a healthy organ; other organs have no deviation.
+    /// Minimum and maximum expected median HU of a healthy organ; organs without a range have no score `organ_hu_deviation`.
     pub reference_hu: BTreeMap<String, [f64; 2]>,
-    /// The range of a tumor's mean HU; other organs have no deviation.
+    /// The range of the mean HU of tumors in each organ; organs without a range have no score `tumor_hu_deviation`.
     pub tumor_hu: BTreeMap<String, TumorHuRange>,
 }
 

@@ -46,7 +46,7 @@ macro_rules! scores {
                 match self { $(Score::$variant => $unit,)* }
             }
 
-            /// Returns the description of the column.
+            /// Returns the description of the score, which is that of its column in the table `samples`.
             pub fn doc(self) -> &'static str {
                 match self { $(Score::$variant => $doc,)* }
             }

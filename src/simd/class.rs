@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 
 /// An instruction set that code is compiled for.
 ///
-/// The outputs of networks with two classes differ in the last bits. They depend on no other property of the processor: a processor that
+/// The outputs of networks with two classes differ in the last bits. The outputs depend on no other property of the processor: a processor that
 /// supports a wider class but uses a narrower class returns the same bits as a processor without the wider class.
 ///
 /// ```

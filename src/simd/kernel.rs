@@ -2,7 +2,7 @@
 
 use super::vector::Simd;
 
-/// A computation that is compiled for each instruction set. Its `run` must be `#[inline(always)]`.
+/// A computation that is compiled for each instruction set. The method `run` must be `#[inline(always)]`.
 pub(crate) trait SimdKernel {
     /// The result.
     type Output;
@@ -26,7 +26,7 @@ impl<R, F: FnMut() -> R> SimdKernel for F {
     }
 }
 
-/// A function that is compiled for each instruction set. Its `run` must be `#[inline(always)]`.
+/// A function that is compiled for each instruction set. The function `run` must be `#[inline(always)]`.
 pub(crate) trait Kernel {
     /// The argument.
     type Input<'a>;

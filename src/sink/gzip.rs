@@ -1,7 +1,7 @@
 //! One gzip member, joined from chunks that are compressed independently.
 //!
 //! A chunk ends at a byte boundary and has no back-references to earlier chunks, so chunks can be cached and joined in any order. The
-//! result is one ordinary member, which every reader supports. Its bytes depend only on the content and the level: no time, no name.
+//! result is one ordinary member, which every reader supports. The bytes depend only on the content and the level: no time, no name.
 
 use std::io::{self, Write};
 

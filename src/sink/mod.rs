@@ -8,8 +8,8 @@
 //! committed files into a folder for other programs. Sealing and projecting are idempotent; staged or sealed files that are not
 //! committed do not exist for readers.
 //!
-//! When scans leave the run, their epochs are sealed again without them: a layout copies the files of the other samples from its committed
-//! files.
+//! When scans are removed from the run, the epochs of these scans are sealed again: a layout copies the files of the other samples from the
+//! committed files.
 
 mod decathlon;
 mod gzip;
@@ -33,9 +33,10 @@ pub use patches::{BUCKETS, PATCHES, PatchesConfig, PatchesSink, seal_patches, se
 pub use stream::{StreamConfig, StreamSink};
 pub use webdataset::{WebDatasetConfig, WebDatasetSink, append_sample};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::{ConfigError, Error, Result};
+use crate::id::SampleId;
 use crate::record::{FileEntry, Placement, SampleRecord, Split};
 use crate::store::{DurableStorage, FileDigest};
 
@@ -156,6 +157,14 @@ pub trait Layout: Send + Sync {
 
     /// Returns the content that the layout requires of each sample.
     fn content(&self) -> Content;
+
+    /// Returns the samples whose files an epoch that is sealed again has; `None` if the layout needs only patches.
+    ///
+    /// # Errors
+    /// If a committed list cannot be read.
+    fn committed_samples(&self, _stage: &EpochStage<'_>) -> Result<Option<BTreeSet<SampleId>>> {
+        Ok(None)
+    }
 
     /// Publishes the samples of one epoch, sorted by sample_id, under names that are derived from their content. The files of committed
     /// samples are copied or listed again. This operation is idempotent.

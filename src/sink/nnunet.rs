@@ -78,18 +78,19 @@ impl NnunetSink {
     }
 }
 
-/// Returns an error for every label name that nnU-Net would reject: names with a meaning of their own, and names of two labels.
+/// Returns an error for every label name that nnU-Net would reject: reserved names, and names of two labels.
 fn name_errors(organs: &[Organ]) -> Vec<ConfigError> {
     let mut errors = Vec::new();
     for Organ { name, .. } in organs {
         if RESERVED_LABELS.contains(&name.as_str()) {
-            let message = format!("expected a label name without a meaning of its own in nnU-Net, got `{name}`");
+            let message = format!("expected a label name that nnU-Net does not reserve, got `{name}`");
             errors.push(ConfigError::new("", message).with_hint("rename the organ in the mask stage"));
         }
         let tumor = tumor_name(name);
         if organs.iter().any(|other| other.name == tumor) {
-            let message =
-                format!("expected each label name once, got `{tumor}` twice: an organ, and the tumors of `{name}`");
+            let message = format!(
+                "expected each label name once, got `{tumor}` twice: as an organ and as the tumors of `{name}`"
+            );
             let hint = format!("rename the organ `{tumor}`, or use it as the tumors of `{name}`, in the mask stage");
             errors.push(ConfigError::new("", message).with_hint(hint));
         }

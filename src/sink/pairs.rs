@@ -3,7 +3,7 @@
 //! For each sink and epoch, a commit names one list `data/EPOCH-pairs.SINK-SHA256.json` of files with digests, so the size of a commit
 //! does not depend on the number of samples.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -234,6 +234,11 @@ impl<L: PairLayout> Layout for PairSink<L> {
 
     fn content(&self) -> Content {
         Content::Volumes { gzip_level: self.layout.gzip_level() }
+    }
+
+    fn committed_samples(&self, stage: &EpochStage<'_>) -> Result<Option<BTreeSet<SampleId>>> {
+        let pairs = committed_lists::<Pair>(stage, &self.index())?;
+        Ok(Some(pairs.into_iter().map(|pair| pair.sample_id).collect()))
     }
 
     fn seal(&self, stage: &EpochStage<'_>, samples: &[StagedSample]) -> Result<SealedLayout> {

@@ -226,7 +226,10 @@ pub fn decode_patch(part: &[u8]) -> Result<Patch> {
             .map(|&id| id as u8);
         let region = position.region();
         if [before.shape(), after.shape(), labels.shape()].iter().any(|shape| *shape != region.shape) {
-            return Err(invalid(format!("expected images of {:?} voxels in box {index}, got others", region.shape)));
+            return Err(invalid(format!(
+                "expected images of {:?} voxels in box {index}, got another shape",
+                region.shape
+            )));
         }
         boxes.push(ChangedBox { region, before, after, labels });
     }

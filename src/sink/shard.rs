@@ -1,4 +1,4 @@
-//! A tar shard as committed lists and indexes describe it.
+//! The description of a tar shard in committed lists and indexes.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -12,11 +12,11 @@ use crate::record::Split;
 pub struct Shard {
     /// The path relative to the run folder.
     pub path: String,
-    /// The split of its samples.
+    /// The split of the samples.
     pub split: Split,
     /// The length in bytes.
     pub bytes: u64,
-    /// SHA-256 of its content.
+    /// SHA-256 of the shard.
     pub sha256: String,
     /// The samples, sorted by key.
     pub samples: Vec<Member>,

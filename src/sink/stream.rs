@@ -1,7 +1,7 @@
 //! A stream of samples: a tar that WebDataset reads from a pipe, for trainers that read during a run.
 //!
 //! Bytes in a pipe cannot be withdrawn, so the stream is not part of a commit: it contains the committed samples in the order of
-//! commits, and starts from the first sample after a restart. Readers recognise repeated samples by their keys.
+//! commits, and starts from the first sample after a restart. Readers recognize repeated samples by their keys.
 
 use std::io::{self, Read, Write};
 
@@ -181,7 +181,7 @@ impl StreamEnd {
     }
 }
 
-/// A reader that records its first error and the number of bytes, to tell an error of reading from one of writing.
+/// A reader that records its first error and the number of bytes, to distinguish errors of reading from errors of writing.
 struct CountedRead<'a> {
     content: &'a mut dyn Read,
     bytes: u64,

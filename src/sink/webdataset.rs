@@ -3,7 +3,7 @@
 //! A shard contains the samples of one epoch, one split and one bucket, sorted by key; a sample is `KEY.image.nii.gz`, `KEY.json` and
 //! `KEY.label.nii.gz`, in this order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
 
 use schemars::JsonSchema;
@@ -71,7 +71,8 @@ struct SampleDescription<'a> {
     other_tumors: &'a [SampleRecord],
 }
 
-/// Writes the members of a sample: the row with the rows of its other tumors, and image and label with their lengths.
+/// Writes the members of a sample: the rows of all tumors of the sample, the image and the label. `image` and `label` are each a length in
+/// bytes and a reader.
 ///
 /// # Errors
 /// If a length does not match or the archive cannot be written.
@@ -89,7 +90,7 @@ pub fn append_sample<W: Write>(
     archive.append(&format!("{key}.label.nii.gz"), label.0, label.1)
 }
 
-/// The parts of the committed shards of a sink, by sample.
+/// Returns the parts of the committed shards of a sink, by sample.
 fn committed_members(stage: &EpochStage<'_>, index: &str) -> Result<BTreeMap<SampleId, PatchPart>> {
     let shards = pairs::committed_lists::<Shard>(stage, index)?;
     let part = |shard: &Shard, member: &Member| PatchPart {
@@ -159,6 +160,10 @@ impl Layout for WebDatasetSink {
 
     fn content(&self) -> Content {
         Content::Volumes { gzip_level: self.config.gzip_level }
+    }
+
+    fn committed_samples(&self, stage: &EpochStage<'_>) -> Result<Option<BTreeSet<SampleId>>> {
+        committed_members(stage, &self.index()).map(|members| Some(members.into_keys().collect()))
     }
 
     fn seal(&self, stage: &EpochStage<'_>, samples: &[StagedSample]) -> Result<SealedLayout> {

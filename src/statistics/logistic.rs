@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn fit_minimises_loss() {
+    fn fit_minimizes_loss() {
         let mut random = Key::root(1).stream("rows");
         let rows: Vec<Vec<f64>> = (0..80).map(|_| (0..3).map(|_| random.normal(0.0, 1.0)).collect()).collect();
         let classes: Vec<bool> = rows.iter().map(|row| row[0] - row[1] + random.normal(0.0, 0.5) > 0.3).collect();

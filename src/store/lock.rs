@@ -22,9 +22,9 @@ impl Drop for FileLock {
 /// The reason why a lock could not be acquired.
 #[derive(Debug)]
 pub enum LockError {
-    /// Another process holds the lock.
+    /// Another process has locked the file.
     Held,
-    /// The file system does not support locks, such as some network shares.
+    /// The file system does not support locks; some network shares do not.
     Unsupported,
     /// The file could not be created or locked.
     Io(io::Error),
@@ -42,7 +42,8 @@ impl fmt::Display for LockError {
 
 impl std::error::Error for LockError {}
 
-/// Locks a file without waiting. The file is created if absent, accessible only to its owner, and truncated.
+/// Locks a file without waiting for another process that has locked the file. Creates the file if absent, accessible only to its owner;
+/// an existing file becomes empty.
 ///
 /// # Errors
 /// If another process holds the lock or the lock cannot be acquired.

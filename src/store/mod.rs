@@ -49,7 +49,7 @@ pub const REPLACEABLE: [&str; 8] =
 pub struct FileDigest {
     /// The length.
     pub bytes: u64,
-    /// SHA-256 of its content, 64 hexadecimal digits.
+    /// SHA-256 of the content of the file, 64 hexadecimal digits.
     pub sha256: String,
 }
 

@@ -172,7 +172,7 @@ impl ClassShape {
         2.0 * self.radii_mm()[0]
     }
 
-    /// Returns the diameter of the ball of the ellipsoid's volume.
+    /// Returns the diameter of the ball with the volume of the ellipsoid.
     pub fn diameter_mm(&self) -> f64 {
         2.0 * libm::cbrt(self.radii_mm().iter().product())
     }

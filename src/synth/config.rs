@@ -93,7 +93,7 @@ pub struct RulesConfig {
     pub attempts_per_site: Option<u32>,
     /// The method by which sizes and shapes are sampled.
     pub sizes: Sizes,
-    /// The classes with `sizes = "classes"`, sampled uniformly; if empty, all four, and tiny and small in lungs.
+    /// The size classes that `sizes = "classes"` samples uniformly; if empty, all four classes, and tiny and small in lungs.
     pub classes: Vec<SizeClass>,
     /// Minimum and maximum equivalent diameter in mm; with `sizes = "prior"` only.
     pub diameter_mm: [f64; 2],

@@ -7,15 +7,15 @@ use super::directions::DirectionMap;
 /// The number of voxels of a row that are computed at once.
 pub(super) const LANES: usize = 32;
 
-/// The positions of the tissue at [`LANES`] voxels of a row before the displacement.
-pub(super) struct Before {
+/// The positions before the displacement of the tissue that is at [`LANES`] voxels of a row after it.
+pub(super) struct SourcePositions {
     /// The factor by which the offset from the centre is multiplied to get the offset before the displacement; 1 if the tissue has not moved.
     pub factors: [f32; LANES],
     /// The positions before the displacement along [x, y, z], in voxels.
     pub positions: [[f32; LANES]; 3],
 }
 
-impl Default for Before {
+impl Default for SourcePositions {
     fn default() -> Self {
         Self { factors: [1.0; LANES], positions: [[0.0; LANES]; 3] }
     }
@@ -43,10 +43,10 @@ pub(super) struct DisplacedRow<'a> {
 }
 
 impl DisplacedRow<'_> {
-    /// Computes the positions of the tissue at [`LANES`] voxels from column `first` before the displacement. The loops are vectorized: numbers that do not change are
-    /// bound to local variables, and all voxels are computed in the same way.
+    /// Computes the positions before the displacement of the tissue at [`LANES`] voxels from column `first`. The loops are vectorized:
+    /// numbers that do not change are bound to local variables, and all voxels are computed in the same way.
     #[inline(always)]
-    pub fn before(&self, first: usize, before: &mut Before) {
+    pub fn compute_sources(&self, first: usize, sources: &mut SourcePositions) {
         let Self { level_matrix: [a, b, c], strength, width, end, centre_x, spacing_mm, .. } = *self;
         let [offset_y, offset_z] = self.offset;
         let ([ax, bx, cx], [ay, by, cy]) = ([a[0], b[0], c[0]], [a[1] * offset_y, b[1] * offset_y, c[1] * offset_y]);
@@ -71,11 +71,11 @@ impl DisplacedRow<'_> {
         let (x, y, z) = (first as f32, self.at[0] as f32, self.at[1] as f32);
         for lane in 0..LANES {
             let factor = factor(levels[lane], ends[lane], strength, width);
-            before.factors[lane] = factor;
+            sources.factors[lane] = factor;
             let change = factor - 1.0;
-            before.positions[0][lane] = (x + lane as f32 + offsets[lane] * change / spacing[0]).max(0.0);
-            before.positions[1][lane] = (y + offset_y * change / spacing[1]).max(0.0);
-            before.positions[2][lane] = (z + offset_z * change / spacing[2]).max(0.0);
+            sources.positions[0][lane] = (x + lane as f32 + offsets[lane] * change / spacing[0]).max(0.0);
+            sources.positions[1][lane] = (y + offset_y * change / spacing[1]).max(0.0);
+            sources.positions[2][lane] = (z + offset_z * change / spacing[2]).max(0.0);
         }
     }
 }

@@ -22,8 +22,8 @@ const SPREAD_HU: [f32; 2] = [6.0, 20.0];
 /// A voxel is labeled if at least this share of it is tumor.
 const LABELED_FROM: f32 = 0.5;
 
-/// The part of a shape that is in the organ.
-pub(super) struct Placed {
+/// A tumor at its site: the part of its shape that the organ and the tissue around it allow.
+pub(super) struct PlacedTumor {
     /// 1 in voxels that the tumor may change.
     pub allowed: Array3<u8>,
     /// 1 in voxels of which at least half is tumor.
@@ -58,7 +58,7 @@ impl Surroundings<'_> {
         within: &RowSpans,
         outside_voxels: usize,
         limits: Limits,
-    ) -> Result<Placed, &'static str> {
+    ) -> Result<PlacedTumor, &'static str> {
         let labels = self.host.labels.cut(part);
         let shape = coverage.map(|&share| u8::from(share >= LABELED_FROM));
         let tumor_labels = self.scan.mask.kept_labels();
@@ -88,7 +88,7 @@ impl Surroundings<'_> {
         let unlabeled = allowed.as_slice().iter().zip(labels.as_slice());
         let replaced = unlabeled.map(|(&allowed, &label)| u8::from(allowed != 0 && label != self.organ.label));
         let replaced = Array3::from_vec(part.shape, replaced.collect());
-        Ok(Placed { allowed, tumor, replaced, clipped_fraction })
+        Ok(PlacedTumor { allowed, tumor, replaced, clipped_fraction })
     }
 
     /// Adds the unlabeled voxels that the tumor may occupy.
@@ -140,16 +140,16 @@ impl Surroundings<'_> {
         let mut is_open = vec![false; components.count()];
         for run in components.runs() {
             let at_border = run.y == 0 || run.z == 0 || run.y + 1 == ny || run.z + 1 == nz;
-            is_open[run.component] |= at_border || run.from == 0 || run.to == nx;
+            is_open[run.component] |= at_border || run.start == 0 || run.end == nx;
         }
         let kept = |label: u8| tumor_labels.contains(&label) || (label != 0 && label != self.organ.label);
         let mut is_kept = vec![false; components.count()];
         for run in components.runs().filter(|run| !is_open[run.component]) {
-            is_kept[run.component] |= labels.row(run.y, run.z)[run.from..run.to].iter().any(|&label| kept(label));
+            is_kept[run.component] |= labels.row(run.y, run.z)[run.start..run.end].iter().any(|&label| kept(label));
         }
         for run in components.runs().filter(|run| !is_open[run.component] && !is_kept[run.component]) {
-            tumor.row_mut(run.y, run.z)[run.from..run.to].fill(1);
-            allowed.row_mut(run.y, run.z)[run.from..run.to].fill(1);
+            tumor.row_mut(run.y, run.z)[run.start..run.end].fill(1);
+            allowed.row_mut(run.y, run.z)[run.start..run.end].fill(1);
         }
     }
 }

@@ -28,21 +28,21 @@ const DEFAULT_CHANNELS: [(&str, usize); 4] = [("liver", 0), ("pancreas", 1), ("k
 /// The activation that converts the network's output to a difference.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Activation {
-    /// tanh, inside the healthy organ only; positive values darken. For the abdomen.
+pub enum DifferenceActivation {
+    /// The hyperbolic tangent, applied to voxels of the healthy organ only. Positive outputs darken. For generators of the abdomen.
     #[default]
     Tanh,
-    /// The logistic function, in all voxels; values brighten. For the chest.
+    /// The logistic function, applied to all voxels. Every output brightens. For generators of the chest.
     Sigmoid,
 }
 
-impl Activation {
+impl DifferenceActivation {
     /// Returns the difference of one voxel: the share of the window's width by which the blend darkens.
     ///
     /// ```
-    /// use freetumor::synth::Activation;
-    /// assert_eq!(Activation::Tanh.difference(0.0), 0.0);
-    /// assert_eq!(Activation::Sigmoid.difference(0.0), -0.5);
+    /// use freetumor::synth::DifferenceActivation;
+    /// assert_eq!(DifferenceActivation::Tanh.difference(0.0), 0.0);
+    /// assert_eq!(DifferenceActivation::Sigmoid.difference(0.0), -0.5);
     /// ```
     pub fn difference(self, output: f32) -> f32 {
         match self {
@@ -60,7 +60,7 @@ pub struct GeneratorConfig {
     pub network: NetworkConfig,
     /// The activation that converts its output to a difference.
     #[serde(default)]
-    pub activation: Activation,
+    pub activation: DifferenceActivation,
     /// The range of a random factor by which each tumor's difference is multiplied; `[1.0, 1.0]` as published. A generator predicts one
     /// contrast per site, whereas real tumors vary; the quality test rejects excessive contrasts. Factors below 0 brighten if the
     /// generator darkens.
@@ -87,7 +87,7 @@ fn published_strength() -> [f64; 2] {
 pub struct Generator {
     rules: Rules,
     inference: Inference,
-    activation: Activation,
+    activation: DifferenceActivation,
     strength: [f64; 2],
     structure: bool,
     channels: BTreeMap<String, usize>,
@@ -154,7 +154,7 @@ impl Generator {
         }
     }
 
-    /// Samples sizes by these factors of each organ.
+    /// Returns the generator with the factors of each organ by which sizes are sampled.
     #[must_use]
     pub fn with_steering(self, steering: BTreeMap<String, Steering>) -> Self {
         Self { rules: self.rules.with_steering(steering), ..self }
@@ -285,7 +285,7 @@ impl GeneratorMaps<'_> {
         let mut output = prediction.logits.swap_remove(self.channel);
         let activation = self.generator.activation;
         output.as_mut_slice().iter_mut().for_each(|value| *value = activation.difference(*value));
-        if activation == Activation::Tanh {
+        if activation == DifferenceActivation::Tanh {
             self.mask_to_organ(&mut output, region)?;
         }
         let map = Arc::new(DifferenceMap { layout, region, difference: smooth_difference(&output) });

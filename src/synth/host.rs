@@ -1,6 +1,6 @@
 //! The tissue in which a tumor is placed: displaced HU and labels.
 
-use super::displaced_row::{Before, LANES};
+use super::displaced_row::{LANES, SourcePositions};
 use super::interpolation::{Interpolation, Taps};
 use super::mass_effect::MassEffect;
 use super::tissue_noise::{TissueNoise, high_pass};
@@ -40,13 +40,13 @@ impl Host {
         let pairs = hu.as_slice().iter().zip(remainder.as_slice()).map(|(hu, noise)| [*hu, *noise]).collect();
         let source = Array3::from_vec(wide.shape, pairs);
         let interpolation = Interpolation::new(&source, wide.start, noise);
-        dispatch_short_rows(Displacing { effect, interpolation, labels: &scan.mask.labels, host: &mut host });
+        dispatch_short_rows(DisplacementKernel { effect, interpolation, labels: &scan.mask.labels, host: &mut host });
         host
     }
 }
 
-/// The displacement of HU and labels.
-struct Displacing<'a> {
+/// The kernel that displaces the HU and labels of a host.
+struct DisplacementKernel<'a> {
     effect: &'a MassEffect,
     interpolation: Interpolation<'a>,
     /// Labels of the scan.
@@ -54,14 +54,14 @@ struct Displacing<'a> {
     host: &'a mut Host,
 }
 
-impl SimdKernel for Displacing<'_> {
+impl SimdKernel for DisplacementKernel<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self) {
         let Self { effect, interpolation, labels, host } = self;
         let (region, bounds, from) = (effect.region, labels.shape(), host.region.start);
-        let (mut before, mut taps, mut nearest) = (Before::default(), Taps::default(), [[0; LANES]; 3]);
+        let (mut sources, mut taps, mut nearest) = (SourcePositions::default(), Taps::default(), [[0; LANES]; 3]);
         for z in region.start[2]..region.end()[2] {
             for y in region.start[1]..region.end()[1] {
                 let row = effect.row(y, z);
@@ -69,17 +69,17 @@ impl SimdKernel for Displacing<'_> {
                 let label_row = host.labels.row_mut(y - from[1], z - from[2]);
                 let support_row = host.support.row_mut(y - from[1], z - from[2]);
                 for first in row.columns.clone().step_by(LANES) {
-                    row.before(first, &mut before);
-                    interpolation.prepare(&before.positions, &mut taps);
+                    row.compute_sources(first, &mut sources);
+                    interpolation.prepare(&sources.positions, &mut taps);
                     // The voxel nearest to the position that the tissue comes from, whose label it has.
                     for axis in 0..3 {
                         let last = bounds[axis] as i32 - 1;
-                        for (nearest, position) in nearest[axis].iter_mut().zip(&before.positions[axis]) {
+                        for (nearest, position) in nearest[axis].iter_mut().zip(&sources.positions[axis]) {
                             *nearest = ((position + 0.5) as i32).min(last);
                         }
                     }
                     for lane in 0..LANES.min(row.columns.end - first) {
-                        if before.factors[lane] == 1.0 {
+                        if sources.factors[lane] == 1.0 {
                             continue;
                         }
                         let column = first + lane - from[0];

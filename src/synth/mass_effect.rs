@@ -247,7 +247,7 @@ mod tests {
 
     use super::*;
     use crate::random::Key;
-    use crate::synth::displaced_row::Before;
+    use crate::synth::displaced_row::SourcePositions;
     use crate::synth::organ::testing::{liver, masked};
     use crate::volume::Array3;
 
@@ -346,7 +346,7 @@ mod tests {
         for seed in 0..6 {
             let mut random = Key::root(seed).stream("body");
             let Some(effect) = MassEffect::new(&scan, &liver(), body(&mut random), 0.5, 1.2) else { continue };
-            let (region, mut before, mut moved) = (effect.region, Before::default(), 0);
+            let (region, mut sources, mut moved) = (effect.region, SourcePositions::default(), 0);
             for z in region.start[2]..region.end()[2] {
                 for y in region.start[1]..region.end()[1] {
                     let row = effect.row(y, z);
@@ -354,9 +354,9 @@ mod tests {
                         let expected = effect.position_before([x, y, z]);
                         moved += usize::from(expected.is_some());
                         if row.columns.contains(&x) {
-                            row.before(x, &mut before);
-                            let position = before.positions.map(|lanes| lanes[0]);
-                            assert_eq!((before.factors[0] != 1.0).then_some(position), expected, "seed {seed}");
+                            row.compute_sources(x, &mut sources);
+                            let position = sources.positions.map(|lanes| lanes[0]);
+                            assert_eq!((sources.factors[0] != 1.0).then_some(position), expected, "seed {seed}");
                         } else {
                             assert_eq!(expected, None, "seed {seed}: {x} is not in {:?}", row.columns);
                         }

@@ -9,9 +9,9 @@ use crate::volume::Array3;
 /// Shape measures of one binary mask.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ShapeMeasures {
-    /// Number of voxels set.
+    /// Number of voxels in the mask.
     pub voxels: usize,
-    /// Volume of these voxels.
+    /// Volume of the voxels in the mask.
     pub volume_mm3: f64,
     /// Diameter of the ball of the same volume.
     pub diameter_mm: f64,

@@ -48,7 +48,7 @@ pub use config::{Differences, RulesConfig, Sites, Sizes, Textures};
 pub use difference::TEXTURE_MEAN;
 pub(crate) use domain::exterior_fraction;
 pub use fine_grid::FineGrid;
-pub use generator::{Activation, Generator, GeneratorConfig};
+pub use generator::{DifferenceActivation, Generator, GeneratorConfig};
 pub use inner_structure::SampledStructure;
 pub use rules::Rules;
 pub use steering::Steering;

@@ -8,7 +8,7 @@ use super::difference::{SampledDifference, constant, fixed};
 use super::domain::{Limits, touches_tumor};
 use super::profile::TRUNCATE;
 use super::shape::RasterizedShape;
-use super::tumor::{Changed, TumorSource};
+use super::tumor::{TumorChange, TumorSource};
 use crate::random::Key;
 use crate::volume::{Array3, Boundary, Gaussian, Region, RowSpans, radius_voxels};
 
@@ -32,7 +32,7 @@ pub(super) fn blended(
     key: Key,
     raster: &RasterizedShape,
     limits: Limits,
-) -> Result<Changed, &'static str> {
+) -> Result<TumorChange, &'static str> {
     let TumorSource { scan, organ, config, .. } = source;
     let labels_of_scan = &scan.mask.labels;
     let bounds = labels_of_scan.shape();
@@ -84,7 +84,7 @@ pub(super) fn blended(
     };
     let before = scan.scan.volume.voxels.hu_of(region);
     let after = blend(&before, &labels, organ, &soft, &sampled.difference, &texture, width_hu);
-    Ok(Changed {
+    Ok(TumorChange {
         region,
         support: Array3::filled(region.shape, 0),
         before,

@@ -45,7 +45,7 @@ pub struct RasterizedShape {
     pub depth: Array3<f32>,
     /// The semi-axes of the ellipsoid of which the shape is a deformation.
     pub radii_mm: [f64; 3],
-    /// The directions of these axes, as rows.
+    /// The directions of the semi-axes, as rows.
     pub rotation: [[f64; 3]; 3],
 }
 

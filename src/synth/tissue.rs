@@ -126,7 +126,7 @@ struct OrganSmoothing<'a> {
     filter: &'a Gaussian,
     /// The part with the margin that the smoothing reads, as far as the host's box extends.
     wide: Region,
-    /// The part in it.
+    /// The part without the margin, in coordinates of `wide`.
     inner: Region,
     /// The spans that are computed.
     within: RowSpans,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::config::RulesConfig;
 use super::contrast::SampledContrast;
 use super::difference::{DifferenceMaps, TEXTURE_MEAN};
-use super::domain::{Limits, Placed, Surroundings};
+use super::domain::{Limits, PlacedTumor, Surroundings};
 use super::fine_grid::FineGrid;
 use super::growth::Growth;
 use super::host::Host;
@@ -51,8 +51,8 @@ pub(super) struct TumorShape {
     pub diameter_mm: f64,
 }
 
-/// The box that a tumor changes.
-pub(super) struct Changed {
+/// The box that a tumor changes, with the HU and labels before and after the change.
+pub(super) struct TumorChange {
     pub region: Region,
     /// 1 in voxels that were displaced.
     pub support: Array3<u8>,
@@ -86,7 +86,7 @@ impl TumorSource<'_> {
         limits: Limits,
         maps: Option<&dyn DifferenceMaps>,
         site_box: impl FnOnce(Region) -> Region,
-    ) -> Result<Result<Changed, &'static str>, Fault> {
+    ) -> Result<Result<TumorChange, &'static str>, Fault> {
         let (contrast, inside) = self.inside(key, shape, maps);
         let source = ProfileSource {
             raster: &shape.raster,
@@ -104,7 +104,7 @@ impl TumorSource<'_> {
             (strength > 0.0).then(|| MassEffect::new(self.scan, self.organ, shape.body, strength, width)).flatten();
         let fade_mm = self.vessel_fade_mm(shape);
         let fade = self.spacing_mm.map(|mm| (fade_mm / mm).ceil() as usize);
-        let Some(cropped) = Cropped::new(&profile, fade, self.scan.mask.labels.shape()) else {
+        let Some(cropped) = CroppedProfile::new(&profile, fade, self.scan.mask.labels.shape()) else {
             return Ok(Err("clipped"));
         };
         let part = cropped.region;
@@ -172,7 +172,7 @@ impl TumorSource<'_> {
             Inside::Filling { .. } => SampledStructure::default(),
         };
         let strength = effect.as_ref().map_or(0.0, MassEffect::strength);
-        Ok(Ok(Changed {
+        Ok(Ok(TumorChange {
             region: host_box,
             support,
             before,
@@ -292,8 +292,8 @@ struct TumorParts<'a> {
     host: &'a Host,
     /// The box that the tumor changes, in the host's box.
     local: Region,
-    cropped: &'a Cropped,
-    placed: &'a Placed,
+    cropped: &'a CroppedProfile,
+    placed: &'a PlacedTumor,
 }
 
 /// The removal of vessels: the removed share at a distance from the tumor's surface.
@@ -331,7 +331,7 @@ impl VesselRemoval {
 }
 
 /// A profile in the part of its box that is in the scan, with a margin.
-struct Cropped {
+struct CroppedProfile {
     region: Region,
     /// The spans that the tumor changes.
     within: RowSpans,
@@ -343,7 +343,7 @@ struct Cropped {
     voxels_outside_scan: usize,
 }
 
-impl Cropped {
+impl CroppedProfile {
     fn new(profile: &Profile, margin: [usize; 3], bounds: [usize; 3]) -> Option<Self> {
         let shape = profile.soft.shape();
         let from = [0, 1, 2].map(|k| (profile.start[k] - margin[k] as i64).max(0) as usize);

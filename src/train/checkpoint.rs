@@ -34,7 +34,7 @@ pub struct CheckpointHeader {
     pub settings_sha256: String,
     /// The class of the compute kernels; weights of two classes differ in the last bits.
     pub kernel_class: String,
-    /// Steps taken by the optimiser of each network.
+    /// Steps taken by the optimizer of each network.
     pub optimiser_steps: BTreeMap<String, u64>,
     /// The best validation score so far and its step; `None` before the first validation.
     pub best: Option<(f64, u64)>,

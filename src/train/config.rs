@@ -9,7 +9,7 @@ use super::schedule::{RateCurve, ScheduleConfig};
 use crate::error::ConfigError;
 use crate::nn::network::{Config, Model};
 use crate::nn::ops::NormScope;
-use crate::nn::optimise::AdamConfig;
+use crate::nn::optimize::AdamConfig;
 use crate::volume::{HuWindow, Preprocess};
 
 /// The setting `preprocess` of a training file: how scans are preprocessed for a network.
@@ -91,21 +91,21 @@ pub enum Norm {
 /// A network to be trained.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct NetworkConfig {
+pub struct TrainedNetworkConfig {
     /// The architecture.
     pub model: ModelName,
     /// Features of the first level; 4 results in levels of 8, 16, 32 and 64 features. The published U-Net has 32, the published
     /// Swin UNETR has 48. Default: the published width.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub width: Option<usize>,
-    /// The kind of its normalization layers.
+    /// The kind of the normalization layers.
     pub norm: Norm,
     /// The initial weights.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<PathBuf>,
 }
 
-impl NetworkConfig {
+impl TrainedNetworkConfig {
     /// Returns the configuration of a network with `classes` classes.
     pub fn build(&self, classes: usize) -> Config {
         let published = self.model.model().published();
@@ -137,10 +137,10 @@ impl NetworkConfig {
     }
 }
 
-/// The optimiser of a network: AdamW, by default with AMSGrad.
+/// The optimizer of a network: AdamW, by default with AMSGrad.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct OptimiserConfig {
+pub struct OptimizerConfig {
     /// The learning rate after the warm-up.
     pub rate: f64,
     /// The decay rates of the two moments.
@@ -153,14 +153,14 @@ pub struct OptimiserConfig {
     pub schedule: ScheduleConfig,
 }
 
-impl Default for OptimiserConfig {
-    /// Returns the optimiser of the segmentor: learning rate 3e-4, weight decay 0.01, AMSGrad, cosine schedule.
+impl Default for OptimizerConfig {
+    /// Returns the optimizer of the segmentor: learning rate 3e-4, weight decay 0.01, AMSGrad, cosine schedule.
     fn default() -> Self {
         Self { rate: 3e-4, betas: [0.9, 0.999], weight_decay: 0.01, amsgrad: true, schedule: ScheduleConfig::default() }
     }
 }
 
-impl OptimiserConfig {
+impl OptimizerConfig {
     /// Returns the configuration of Adam.
     pub fn adam(&self) -> AdamConfig {
         let Self { betas, weight_decay, amsgrad, .. } = *self;
@@ -188,7 +188,7 @@ impl OptimiserConfig {
     }
 }
 
-/// The optimiser of the generator and the discriminator: Adam.
+/// The optimizer of the generator and the discriminator: Adam.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdversarialConfig {
@@ -210,16 +210,16 @@ impl Default for AdversarialConfig {
 }
 
 impl AdversarialConfig {
-    /// Returns the same settings as an [`OptimiserConfig`].
-    pub fn optimiser(&self) -> OptimiserConfig {
+    /// Returns the same settings as an [`OptimizerConfig`].
+    pub fn optimizer(&self) -> OptimizerConfig {
         let Self { rate, betas, course, warmup_steps } = *self;
         let schedule = ScheduleConfig { course, warmup_steps, final_share: 0.0 };
-        OptimiserConfig { rate, betas, weight_decay: 0.0, amsgrad: false, schedule }
+        OptimizerConfig { rate, betas, weight_decay: 0.0, amsgrad: false, schedule }
     }
 
     /// Returns all errors in the settings, for a training run of `steps` steps.
     pub fn errors(&self, steps: u64) -> Vec<ConfigError> {
-        let errors = self.optimiser().errors(steps).into_iter();
+        let errors = self.optimizer().errors(steps).into_iter();
         errors.map(|error| ConfigError { field: error.field.replace("schedule.", ""), ..error }).collect()
     }
 }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::id::PatientKey;
 
-/// A fold of the labeled patients, which is not trained on.
+/// A fold of the labeled patients: training leaves out the patients of the fold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Fold {
     /// The index of the fold, below `count`.

@@ -42,7 +42,7 @@ pub struct TrainingScans {
 pub struct ScanCounts {
     /// Scans with labeled tumors to train on.
     pub labeled: usize,
-    /// Scans to validate on.
+    /// The number of scans for validation.
     pub validation: usize,
     /// Scans with organs only.
     pub unlabeled: usize,

@@ -1,4 +1,4 @@
-//! A network that is trained: its variables and its optimiser under one name.
+//! A network that is trained: its variables and its optimizer under one name.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,18 +10,18 @@ use super::output::write_tensors;
 use crate::error::{Error, Result};
 use crate::nn::failed;
 use crate::nn::network::{Config, Network};
-use crate::nn::optimise::{Adam, AdamConfig, Moments};
+use crate::nn::optimize::{Adam, AdamConfig, Moments};
 use crate::nn::parameters::{Variables, from_tensors};
 use crate::nn::weights::{NetworkPart, Precision, WeightsMetadata, fit, read};
 use crate::random::Key;
 
-/// A network with its variables and its optimiser.
+/// A network with its variables and its optimizer.
 pub struct TrainedNetwork {
     name: &'static str,
     config: Config,
     network: Network,
     variables: Variables,
-    optimiser: Adam,
+    optimizer: Adam,
     adam: AdamConfig,
     device: Device,
 }
@@ -35,7 +35,7 @@ impl TrainedNetwork {
         let variables = Variables::new(initial::builder(key.with("network", name), DType::F32, device));
         let network =
             Network::new(variables.builder(), &config).map_err(failed(&format!("cannot build the {name}")))?;
-        Ok(Self { name, config, network, variables, optimiser: Adam::new(adam), adam, device: device.clone() })
+        Ok(Self { name, config, network, variables, optimizer: Adam::new(adam), adam, device: device.clone() })
     }
 
     /// Replaces the weights with those of a file.
@@ -88,13 +88,13 @@ impl TrainedNetwork {
         Network::new(vb, &self.config).map_err(failed(&format!("cannot build the {}", self.name)))
     }
 
-    /// Runs the backward pass from `loss` and takes one optimiser step on the variables of this network.
+    /// Runs the backward pass from `loss` and takes one optimizer step on the variables of this network.
     ///
     /// # Errors
     /// Returns an error if the backward pass fails.
     pub fn step(&mut self, loss: &Tensor, rate: f64) -> Result<()> {
-        let step = |optimiser: &mut Adam| optimiser.step(&self.variables.all(), &loss.backward()?, rate);
-        step(&mut self.optimiser).map_err(failed(&format!("the optimiser step of the {} failed", self.name)))
+        let step = |optimizer: &mut Adam| optimizer.step(&self.variables.all(), &loss.backward()?, rate);
+        step(&mut self.optimizer).map_err(failed(&format!("the optimizer step of the {} failed", self.name)))
     }
 
     /// Returns the weights by name.
@@ -133,15 +133,15 @@ impl TrainedNetwork {
         Ok(())
     }
 
-    /// Returns the number of steps that the optimiser has taken.
+    /// Returns the number of steps that the optimizer has taken.
     pub(super) fn steps(&self) -> u64 {
-        self.optimiser.steps()
+        self.optimizer.steps()
     }
 
     /// Returns weights and moments, each with a unique name.
     pub(super) fn tensors(&self) -> impl Iterator<Item = (String, Tensor)> + '_ {
         let weights = self.weights().into_iter().map(|(name, tensor)| (self.key("weights", &name), tensor));
-        let moments = self.optimiser.moments().iter().flat_map(|(name, moments)| {
+        let moments = self.optimizer.moments().iter().flat_map(|(name, moments)| {
             let Moments { first, second, largest } = moments.clone();
             let all = [("first", Some(first)), ("second", Some(second)), ("largest", largest)];
             all.into_iter().filter_map(|(kind, tensor)| Some((self.key(kind, name), tensor?)))
@@ -178,7 +178,7 @@ impl TrainedNetwork {
             }
             moments.insert(name, Moments { first, second, largest });
         }
-        self.optimiser = Adam::resumed(self.adam, steps, moments);
+        self.optimizer = Adam::resumed(self.adam, steps, moments);
         Ok(())
     }
 

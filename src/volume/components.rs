@@ -26,9 +26,9 @@ pub struct VoxelRun {
     /// The slice of the run.
     pub z: usize,
     /// The first voxel along x.
-    pub from: usize,
+    pub start: usize,
     /// The index after the last voxel along x.
-    pub to: usize,
+    pub end: usize,
 }
 
 /// The components of a set of voxels.
@@ -111,8 +111,8 @@ impl Components {
         (0..self.rows.len() - 1).flat_map(move |row| {
             let [y, z] = [row % self.shape[1], row / self.shape[1]];
             (self.rows[row] as usize..self.rows[row + 1] as usize).map(move |run| {
-                let [from, to] = self.runs[run].map(usize::from);
-                VoxelRun { component: self.component[run] as usize, y, z, from, to }
+                let [start, end] = self.runs[run].map(usize::from);
+                VoxelRun { component: self.component[run] as usize, y, z, start, end }
             })
         })
     }
@@ -120,7 +120,7 @@ impl Components {
     /// Returns the number of voxels of each component.
     pub fn voxels(&self) -> Vec<usize> {
         let mut voxels = vec![0; self.count];
-        self.runs().for_each(|run| voxels[run.component] += run.to - run.from);
+        self.runs().for_each(|run| voxels[run.component] += run.end - run.start);
         voxels
     }
 }
@@ -158,7 +158,7 @@ pub(crate) fn keep_largest(mask: &mut Array3<u8>) -> usize {
     let voxels = components.voxels();
     let Some(largest) = (0..voxels.len()).rev().max_by_key(|&component| voxels[component]) else { return 0 };
     for run in components.runs().filter(|run| run.component != largest) {
-        mask.row_mut(run.y, run.z)[run.from..run.to].fill(0);
+        mask.row_mut(run.y, run.z)[run.start..run.end].fill(0);
     }
     voxels[largest]
 }
@@ -235,7 +235,7 @@ mod tests {
             let mut found = vec![None; mask.as_slice().len()];
             let components = Components::new(shape, connectivity, |y, z| row_runs(mask.row(y, z)));
             for run in components.runs() {
-                for x in run.from..run.to {
+                for x in run.start..run.end {
                     found[x + shape[0] * (run.y + shape[1] * run.z)] = Some(run.component);
                 }
             }

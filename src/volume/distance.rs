@@ -5,7 +5,7 @@ use super::{Array3, RowSpans};
 /// Returns the distance from each voxel's centre to the centre of the nearest voxel for which `is_target` is true. Distances are
 /// exact up to `limit_mm`; larger ones are `limit_mm`.
 ///
-/// Squared distances are minimised axis by axis over a window of the size of the limit, row by row, so the cost grows with the limit
+/// Squared distances are minimized axis by axis over a window of the size of the limit, row by row, so the cost grows with the limit
 /// and not with the number of targets.
 ///
 /// # Units

@@ -1,7 +1,7 @@
 //! Volumes of voxels and their position in the patient.
 //!
-//! This module owns HU on grids: arrays, affines, orientation, resampling, windows, filters, crops and pictures of slices. It contains
-//! no file format, no organ and no network.
+//! This module owns HU on grids: arrays, affines, orientation, resampling, windows, filters, crops and pictures of slices. The
+//! module contains no file format, no organ and no network.
 //!
 //! Axis order is [x, y, z] everywhere, x fastest in memory (as in NIfTI and DICOM). World coordinates are millimetres in RAS+: they
 //! increase towards the patient's Right, Anterior and Superior. Voxels stay 16-bit integers as long as that is exact, and results have

@@ -2,13 +2,13 @@
 
 use super::{Affine, Grid};
 
-/// An axis order: for each voxel axis, the closest world axis (0 = R, 1 = A, 2 = S) and whether the voxel axis points towards its
-/// positive end.
+/// An axis order: for each voxel axis, the closest world axis (0 = R, 1 = A, 2 = S) and whether the voxel axis points towards
+/// the positive end of the world axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Orientation(pub [(usize, bool); 3]);
 
 impl Orientation {
-    /// Right, anterior, superior: the canonical orientation.
+    /// The canonical orientation: the axes point towards right, anterior and superior.
     pub const RAS: Self = Self([(0, true), (1, true), (2, true)]);
 
     /// Returns the three letters towards which the axes point, such as `LPS`.

@@ -256,7 +256,7 @@ fn hostile_files() -> Vec<(&'static str, Vec<u8>, FaultKind)> {
 }
 
 #[test]
-fn hostile_files_are_specific_faults() {
+fn each_hostile_file_has_the_expected_fault() {
     for (name, file, expected) in hostile_files() {
         let fault = match nifti::read_volume_from(&file[..], file.len() as u64, &Limits::default()) {
             Ok(volume) => panic!("{name}: expected a fault, got {:?}", volume.grid),

@@ -182,7 +182,8 @@ fn calibrated_run_accepts_tumors_like_real_ones() {
         checked
             .problems
             .iter()
-            .any(|problem| problem.message == "`test` does not correct for the steering of `tumors`")
+            .any(|problem| problem.message
+                == "expected `test` to correct for the steering of `tumors`, got no reference")
     );
     // Candidates of a run serve as well as new ones; those of a steered run are refused.
     let of_run = ["calibrate", "graph.toml", "--labeled", "labeled.toml", "--run", "plain", "--out", "second.json"];

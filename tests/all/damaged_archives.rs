@@ -154,7 +154,7 @@ fn damaged_file_is_an_error_of_validate_and_inspect() {
 }
 
 #[test]
-fn compressed_file_of_several_members_or_with_more_bytes_is_whole() {
+fn compressed_file_with_several_members_or_trailing_bytes_is_valid() {
     let (start, end) = (nifti()[..4000].to_vec(), nifti()[4000..].to_vec());
     let members = [gzip(&start), gzip(&end)].concat();
     for content in [members, [gzip(&nifti()), b"made by a converter".to_vec()].concat()] {

@@ -270,7 +270,7 @@ fn false_lengths_do_not_raise_peak_memory() {
 
 /// A file is left out only if both of its SOP classes allow it, however it is damaged.
 #[test]
-fn damaged_file_is_left_out_by_class_and_is_a_fault_if_it_may_be_a_slice() {
+fn damaged_file_is_a_fault_unless_both_sop_classes_exclude_a_slice() {
     let object = |class: &str| SliceFile::new(4).text(tags::SOP_CLASS_UID, VR::UI, class);
     let (capture, report) = (uids::SECONDARY_CAPTURE_IMAGE_STORAGE, uids::X_RAY_RADIATION_DOSE_SR_STORAGE);
     let listed = |bytes: &[u8]| {

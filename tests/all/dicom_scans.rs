@@ -295,7 +295,7 @@ fn interleaved_phases_are_separated_by_any_differing_acquisition_element() {
 }
 
 #[test]
-fn even_stack_stays_one_scan() {
+fn evenly_spaced_slices_are_one_scan() {
     let alternating =
         |tag, vr, values: [&'static str; 2]| with(numbered(series(12), 1), tag, vr, move |z| values[z % 2].to_owned());
     for (tag, vr, values) in [

@@ -42,7 +42,7 @@ pub fn plain_loop(plan: Plan, folder: &Path) -> Result<()> {
         for group in outcomes.iter().flat_map(|outcome| &outcome.samples).filter_map(QualityGroup::of) {
             *counts.entry(group).or_default() += 1;
         }
-        for group in ledger.leaving_rows(epoch)?.iter().filter_map(QualityGroup::of) {
+        for group in ledger.rows_to_remove(epoch)?.iter().filter_map(QualityGroup::of) {
             *counts.entry(group).or_default() -= 1;
         }
         let changes = quality_changes(&mut recorded_counts, &counts, epoch);

@@ -56,9 +56,9 @@ fn las_labels_align_with_lps_series() {
 }
 
 #[test]
-fn label_file_and_binary_files_yield_similar_organs() {
+fn label_file_and_binary_masks_yield_similar_organs() {
     let Some(scan) = shared_scan("totalseg_upper_abdomen/ct.nii.gz") else { return };
-    // Voxels in the label file and in the binary files, which are of another run of the same model.
+    // Voxels in the label file and in the binary masks, which are of another run of the same model.
     let expected = [("liver", 38_634, 39_350), ("kidney", 7623, 7672), ("pancreas", 644, 548), ("spleen", 9452, 9630)];
     for (organ, in_labels, in_files) in expected {
         let organs = format!("organs = ['{organ}']");
@@ -72,7 +72,7 @@ fn label_file_and_binary_files_yield_similar_organs() {
 }
 
 #[test]
-fn fault_names_missing_binary_file_without_path() {
+fn fault_names_missing_binary_mask_without_path() {
     let Some(scan) = shared_scan("totalseg_upper_abdomen/ct.nii.gz") else { return };
     let lung = TotalSegmentatorMask::new(toml::from_str("organs = ['lung']").unwrap()).unwrap();
     let fault = lung.mask(&scan).unwrap_err();

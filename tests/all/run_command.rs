@@ -228,7 +228,7 @@ fn several_readers_stream_a_finished_run_at_once() {
 }
 
 #[test]
-fn run_ends_when_the_reader_of_its_stream_leaves() {
+fn run_stops_when_the_reader_of_its_stream_disconnects() {
     // The first scan is committed; the program of the next ones never ends.
     let program = "if mkdir first 2>/dev/null; then cp labels.nii \"$0\"; else sleep 100000; fi";
     let graph = GRAPH.replace("epoch_scans = 2", "epoch_scans = 1").replace(
@@ -250,7 +250,7 @@ fn run_ends_when_the_reader_of_its_stream_leaves() {
 }
 
 #[test]
-fn damaged_layout_is_made_again_and_files_of_the_user_are_refused() {
+fn damaged_layout_is_repaired_and_files_of_the_user_are_refused() {
     let place = Place::new(GRAPH);
     assert_eq!(place.run(&[]).status.code(), Some(0));
     let labels = place.path("run/layouts/set/labelsTr");

@@ -99,7 +99,7 @@ fn bits_of_frames_become_voxels_of_series() {
 }
 
 #[test]
-fn fractions_from_half_of_maximum_are_inside() {
+fn voxels_with_at_least_half_of_the_maximum_fraction_are_labeled() {
     let archive = Archive::new();
     let mut pixels = [[0; COLUMNS]; ROWS];
     pixels[0] = [0, 1, 127, 128, 254, 255];

@@ -225,7 +225,7 @@ fn label_names_of_data_set_that_contradict_the_organs_are_an_error() {
 }
 
 #[test]
-fn other_name_of_an_organ_has_a_hint() {
+fn common_synonym_of_an_organ_has_a_hint() {
     let folder = tempfile::tempdir().unwrap();
     add_scan(folder.path(), "a", 0, true);
     for (name, hint) in [("bladder", "urinary_bladder"), ("oesophagus", "esophagus"), ("spine", "vertebrae")] {

@@ -181,7 +181,7 @@ fn small_real_tumors_beside_a_tumor_keep_their_voxels() {
 }
 
 #[test]
-fn vessels_do_not_end_at_the_rim_as_if_cut() {
+fn vessels_end_gradually_at_the_rim_of_tumors() {
     // One vessel of 8 mm along x; the tumors are larger than what stays beside it.
     let to_vessel = |p: [f64; 3]| ((p[1] - 45.0).powi(2) + (p[2] - 45.0).powi(2)).sqrt();
     let masked = scan(
@@ -218,7 +218,7 @@ fn vessels_do_not_end_at_the_rim_as_if_cut() {
 }
 
 #[test]
-fn kidney_tumors_face_outside_with_the_shares_of_real_ones() {
+fn exophytic_shares_of_kidney_tumors_equal_those_of_real_tumors() {
     let kidney = Organ { name: "kidney".into(), label: 1, tumor_label: 2 };
     // A bean of 110 × 60 × 50 mm in fat.
     let inside = |p: [f64; 3]| {

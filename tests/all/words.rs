@@ -137,7 +137,7 @@ fn words_of_the_project_are_plain() {
     assert!(found.is_empty(), "{} rejected words\n{}", found.len(), found.join("\n"));
 }
 
-/// The sources, tests and examples, each with its path relative to the root of the crate.
+/// Returns the sources, tests and examples, each with its path relative to the root of the crate.
 fn rust_files() -> Vec<(String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let paths = files().into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "rs"));

@@ -20,7 +20,9 @@ use freetumor::nn::network::Model;
 use freetumor::nn::service::Service;
 use freetumor::random::Key;
 use freetumor::score::{Intensity, IntensityConfig, ScoreStage, Scores, Segmentor, SegmentorConfig};
-use freetumor::synth::{Activation, Attempt, AttemptKey, Generator, GeneratorConfig, Rules, RulesConfig, Synthesize};
+use freetumor::synth::{
+    Attempt, AttemptKey, DifferenceActivation, Generator, GeneratorConfig, Rules, RulesConfig, Synthesize,
+};
 use freetumor::volume::{Affine, Array3, Grid, HuWindow, Labels, Volume, Voxels};
 
 /// The attempts for each tumor size; the same attempts in every run.
@@ -172,7 +174,7 @@ fn measure_networks(scan: &MaskedScan) {
         let inference = open(&network);
         let generator = GeneratorConfig {
             network,
-            activation: Activation::Tanh,
+            activation: DifferenceActivation::Tanh,
             strength: [-0.8, 1.4],
             structure: false,
             channels: BTreeMap::new(),

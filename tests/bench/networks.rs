@@ -16,7 +16,7 @@ use freetumor::nn::fill;
 use freetumor::nn::kernel::{self, Accuracy, Class, Geometry};
 use freetumor::nn::network::{Config, Model, Network};
 use freetumor::nn::ops::NormScope;
-use freetumor::nn::optimise::{Adam, AdamConfig};
+use freetumor::nn::optimize::{Adam, AdamConfig};
 use freetumor::nn::parameters::Variables;
 use rayon::prelude::*;
 

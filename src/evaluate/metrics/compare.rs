@@ -4,7 +4,7 @@ use super::bootstrap::{Interval, Resamples, Series};
 
 /// The difference of the means of two arms.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Comparison {
+pub struct ArmComparison {
     /// The mean of the first arm minus that of the second.
     pub difference: f64,
     /// The interval of the difference.
@@ -23,7 +23,7 @@ pub struct Comparison {
 /// Returns `None` if the weight of an arm is 0.
 ///
 /// # Source
-/// Davison and Hinkley, *Bootstrap Methods and their Application*, 1997, section 4.4; the count of one more: Phipson and
+/// Davison and Hinkley, *Bootstrap Methods and their Application*, 1997, section 4.4; the added count of one: Phipson and
 /// Smyth, *Statistical Applications in Genetics and Molecular Biology* 9, 39 (2010).
 ///
 /// ```
@@ -34,7 +34,7 @@ pub struct Comparison {
 /// let gain = compare(&resamples, &series(0.5), &series(0.0)).unwrap();
 /// assert!((gain.difference - 0.5).abs() < 1e-12 && gain.p == 0.002, "the variance between patients cancels");
 /// ```
-pub fn compare(resamples: &Resamples, first: &Series, second: &Series) -> Option<Comparison> {
+pub fn compare(resamples: &Resamples, first: &Series, second: &Series) -> Option<ArmComparison> {
     let difference = first.mean()? - second.mean()?;
     let pairs = resamples.means(first).into_iter().zip(resamples.means(second));
     let differences: Vec<f64> = pairs.map(|(first, second)| first - second).filter(|value| value.is_finite()).collect();
@@ -43,7 +43,7 @@ pub fn compare(resamples: &Resamples, first: &Series, second: &Series) -> Option
     let at_least = differences.iter().filter(|value| **value >= 0.0).count();
     let p = 2.0 * (at_most.min(at_least) + 1) as f64 / (differences.len() + 1) as f64;
     let min_p = libm::exp2(1.0 - first.patients_with(second) as f64);
-    Some(Comparison { difference, interval, p: p.max(min_p).min(1.0) })
+    Some(ArmComparison { difference, interval, p: p.max(min_p).min(1.0) })
 }
 
 /// Applies Holm's correction of p values, which bounds the probability of one or more false positives at a level by that level.

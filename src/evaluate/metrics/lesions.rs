@@ -173,10 +173,10 @@ fn count_components(set: &BitVolume, other: &BitVolume) -> Vec<ComponentCounts> 
     let mut all = vec![ComponentCounts::default(); components.count()];
     for run in components.runs() {
         let counts = &mut all[run.component];
-        let length = (run.to - run.from) as f64;
-        counts.voxels += (run.to - run.from) as u64;
-        counts.common += (run.from..run.to).filter(|x| other.contains([*x, run.y, run.z])).count() as u64;
-        let middle = [0.5 * (run.from + run.to - 1) as f64, run.y as f64, run.z as f64];
+        let length = (run.end - run.start) as f64;
+        counts.voxels += (run.end - run.start) as u64;
+        counts.common += (run.start..run.end).filter(|x| other.contains([*x, run.y, run.z])).count() as u64;
+        let middle = [0.5 * (run.start + run.end - 1) as f64, run.y as f64, run.z as f64];
         counts.sums.iter_mut().zip(middle).for_each(|(sum, position)| *sum += length * position);
     }
     all

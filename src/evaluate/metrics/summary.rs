@@ -118,14 +118,14 @@ pub struct Difference {
     pub p_holm: f64,
 }
 
-/// Summarises the rows of all arms.
+/// Summarizes the rows of all arms.
 ///
 /// Patients are resampled, not scans: all scans of a patient are in a resample, or none. Arms are compared over cases that were
 /// measured for every network of both arms, so that an arm gains nothing from a prediction that cannot be read.
 ///
 /// ```
 /// use freetumor::random::Key;
-/// use freetumor::evaluate::metrics::{CaseRow, MeasuredOrgan, EvaluationPlan, measure, summarise};
+/// use freetumor::evaluate::metrics::{CaseRow, MeasuredOrgan, EvaluationPlan, measure, summarize};
 /// use freetumor::volume::{Affine, Array3, Grid, Labels};
 /// let grid = Grid { shape: [16, 8, 8], affine: Affine::from_spacing([2.0; 3]) };
 /// let bar = |length: usize| Array3::from_fn(grid.shape, |[x, y, z]| if x < length && y < 3 && z < 3 { 2 } else { 1 });
@@ -141,11 +141,11 @@ pub struct Difference {
 ///     arms: vec![("few".into(), 1), ("more".into(), 1)],
 ///     organs: vec![liver], comparisons: vec![[1, 0]], resamples: 500, key: Key::root(1),
 /// };
-/// let summary = summarise(&plan, &rows);
+/// let summary = summarize(&plan, &rows);
 /// let dice = summary.comparisons.iter().find(|row| row.metric == "dice").unwrap();
 /// assert!(dice.difference > 0.3 && dice.interval.low > 0.3 && dice.p_holm < 0.01);
 /// ```
-pub fn summarise(plan: &EvaluationPlan, rows: &[CaseRow]) -> Summary {
+pub fn summarize(plan: &EvaluationPlan, rows: &[CaseRow]) -> Summary {
     let table = Table::new(plan, rows);
     let resamples = table.resamples();
     let mut summary = Summary { arms: Vec::new(), metrics: Vec::new(), comparisons: Vec::new() };
@@ -182,7 +182,7 @@ pub fn summarise(plan: &EvaluationPlan, rows: &[CaseRow]) -> Summary {
 ///
 /// ```
 /// use freetumor::random::Key;
-/// use freetumor::evaluate::metrics::{CaseRow, MeasuredOrgan, Metric, EvaluationPlan, measure, series, summarise};
+/// use freetumor::evaluate::metrics::{CaseRow, MeasuredOrgan, Metric, EvaluationPlan, measure, series, summarize};
 /// use freetumor::volume::{Affine, Array3, Grid, Labels};
 /// let grid = Grid { shape: [8, 8, 8], affine: Affine::from_spacing([2.0; 3]) };
 /// let liver = MeasuredOrgan { name: "liver".into(), organ_id: Some(1), tumor_id: 2 };
@@ -197,7 +197,7 @@ pub fn summarise(plan: &EvaluationPlan, rows: &[CaseRow]) -> Summary {
 ///     EvaluationPlan { arms: vec![("one".into(), 1)], organs: vec![liver], comparisons: vec![], resamples: 100, key: Key::root(1) };
 /// let (resamples, arms) = series(&plan, &rows, 0, Metric::Dice);
 /// assert_eq!(arms.len(), 1);
-/// let mean = summarise(&plan, &rows).metrics.iter().find(|row| row.metric == "dice").map(|row| row.mean);
+/// let mean = summarize(&plan, &rows).metrics.iter().find(|row| row.metric == "dice").map(|row| row.mean);
 /// assert_eq!(arms[0].mean(), mean);
 /// assert_eq!(resamples.means(&arms[0]).len(), 100);
 /// ```
@@ -321,7 +321,7 @@ mod tests {
         // The other arm has equal predictions, but none for the case in which the first arm is bad.
         rows.extend((0..6).flat_map(|p| [row(1, 0, p, [8, 8]), row(1, 1, p, [8, 8])]).filter(|r| r.patient != "3"));
         rows.iter_mut().filter(|r| r.patient == "3").for_each(|r| *r = row(0, r.seed, 3, [8, 0]));
-        let summary = summarise(&plan(&[("a", 2), ("b", 2)], &[[1, 0]]), &rows);
+        let summary = summarize(&plan(&[("a", 2), ("b", 2)], &[[1, 0]]), &rows);
         let dice = |arm: &str| summary.metrics.iter().find(|m| m.arm == arm && m.metric == "dice").unwrap();
         assert!((dice("a").mean - 5.0 / 6.0).abs() < 1e-12 && dice("b").mean == 1.0);
         assert_eq!((dice("a").count, dice("b").count), (12, 10));
@@ -332,7 +332,7 @@ mod tests {
     #[test]
     fn arm_summary_counts_cases_and_lesions() {
         let rows = [row(0, 0, 0, [8, 4]), row(0, 0, 1, [0, 0]), row(0, 0, 2, [0, 5]), row(0, 0, 3, [1, 0])];
-        let summary = summarise(&plan(&[("a", 1)], &[]), &rows);
+        let summary = summarize(&plan(&[("a", 1)], &[]), &rows);
         let arm = &summary.arms[0];
         assert_eq!((arm.cases, arm.healthy, arm.undefined, arm.lesions), (4, 2, 1, 2));
         assert!(arm.unmeasurable.is_empty(), "a diameter of 6.25 mm is measurable");

@@ -103,7 +103,7 @@ pub fn describe(volume: &Volume, labels: &Labels, organ_id: Option<u16>, tumor_i
     let components = set.components(Connectivity::Corners);
     let mut lesions = vec![Vec::new(); components.count()];
     for run in components.runs() {
-        lesions[run.component].extend((run.from..run.to).map(|x| [x0 + x, y0 + run.y, z0 + run.z]));
+        lesions[run.component].extend((run.start..run.end).map(|x| [x0 + x, y0 + run.y, z0 + run.z]));
     }
     let patches = lesions.into_iter().filter(|voxels| voxels.len() >= MIN_VOXELS);
     patches.filter_map(|voxels| LesionBox::around(volume, labels, organ_id, tumor_id, &voxels)?.values()).collect()

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::copies::Comparison;
+use super::copies::SliceComparison;
 use super::decoder::Decoder;
 use super::geometry::{self, EvenStack, FEWEST_SLICES, SAME_POSITION_MM, SlicePose};
 use super::keys::{ELEMENTS, Meaning};
@@ -39,14 +39,14 @@ struct Group<'a> {
     slices: &'a [Slice],
     /// Position of each slice along the normal.
     along_mm: Vec<f64>,
-    comparison: Comparison<'a>,
+    comparison: SliceComparison<'a>,
 }
 
 impl<'a> Group<'a> {
     fn new(slices: &'a [Slice], decoder: &'a Decoder) -> Self {
         let normal = slices.first().and_then(pose).map_or([0.0; 3], SlicePose::normal);
         let along = |slice: &Slice| pose(slice).map_or(0.0, |pose| geometry::dot(pose.position_mm, normal));
-        Self { slices, along_mm: slices.iter().map(along).collect(), comparison: Comparison::new(slices, decoder) }
+        Self { slices, along_mm: slices.iter().map(along).collect(), comparison: SliceComparison::new(slices, decoder) }
     }
 
     fn separate(&mut self) -> Result<Vec<Part>, Fault> {

@@ -216,7 +216,7 @@ fn mismatch(message: String) -> Fault {
 mod tests {
     use super::*;
 
-    /// A grid whose voxel [i, j, k] is at [-i, -j, 2 k] mm in RAS, and so at [i, j, 2 k] in DICOM coordinates.
+    /// Returns a grid whose voxel [i, j, k] is at [-i, -j, 2 k] mm in RAS, and so at [i, j, 2 k] in DICOM coordinates.
     fn grid() -> Grid {
         let affine = Affine([[-1.0, 0.0, 0.0, 0.0], [0.0, -1.0, 0.0, 0.0], [0.0, 0.0, 2.0, 0.0]]);
         Grid { shape: [6, 5, 4], affine }

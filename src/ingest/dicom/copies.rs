@@ -9,15 +9,15 @@ use super::slice::{Image, Slice};
 use crate::error::Fault;
 use crate::volume::{Affine, Grid, Voxels};
 
-/// Compares slices by their place and their HU. Identifiers do not decide what is a copy.
-pub(super) struct Comparison<'a> {
+/// A comparison of slices by place and HU, which finds copies independently of identifiers.
+pub(super) struct SliceComparison<'a> {
     slices: &'a [Slice],
     decoder: &'a Decoder,
     /// Outcomes by the indices of two slices.
     known: BTreeMap<[usize; 2], bool>,
 }
 
-impl<'a> Comparison<'a> {
+impl<'a> SliceComparison<'a> {
     pub fn new(slices: &'a [Slice], decoder: &'a Decoder) -> Self {
         Self { slices, decoder, known: BTreeMap::new() }
     }
@@ -45,7 +45,7 @@ impl<'a> Comparison<'a> {
     /// Returns the HU of a slice with a valid header.
     ///
     /// # Errors
-    /// Returns the fault of its header, and of reading or decoding the pixels.
+    /// Returns the fault of the header of the slice, and of reading or decoding the pixels.
     pub fn hu_of(&self, slice: usize) -> Result<Voxels, Fault> {
         let slice = &self.slices[slice];
         let image = slice.image.as_ref().map_err(Clone::clone)?;

@@ -78,7 +78,7 @@ impl Decoder {
     }
 }
 
-/// Decodes the slices of one series.
+/// A decoder of the slices of one series, in one process.
 pub(super) struct SeriesDecoder<'a> {
     decoder: &'a Decoder,
     process: Option<DecoderProcess>,

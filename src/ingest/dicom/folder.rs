@@ -93,7 +93,7 @@ impl Default for FolderFilter<'_> {
 
 /// Lists the series among the files of `folder`, without its subfolders.
 ///
-/// Files are recognised by content. Objects whose SOP class is not that of a slice, and files whose name shows that they are not
+/// Files are recognized by content. Objects whose SOP class is not that of a slice, and files whose name shows that they are not
 /// DICOM, are counted. Any other file that cannot be understood may be a damaged slice: reading the series that it belongs to is a fault,
 /// and so is reading every series of the folder if its series is unknown. Within one series identifier, stacks of different patients,
 /// orientation, shape or acquisition and localizers are separate series; slices that each have a series identifier of their own are one

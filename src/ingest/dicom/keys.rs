@@ -89,7 +89,7 @@ pub(super) struct SliceKeys {
 }
 
 impl SliceKeys {
-    /// The elements that [`SliceKeys::of`] needs.
+    /// Returns the tags of the elements that [`SliceKeys::of`] reads.
     pub fn tags() -> impl Iterator<Item = Tag> {
         let identity = [tags::PATIENT_ID, tags::STUDY_INSTANCE_UID, tags::FRAME_OF_REFERENCE_UID];
         ELEMENTS.iter().map(|element| element.tag).chain(identity)

@@ -70,9 +70,10 @@ const OTHER_NAMES: [&str; 13] = [
 pub(super) enum ObjectClass {
     /// A CT image.
     Ct,
-    /// Another class of the standard, which is not a slice of a CT scan. The name contains no text of the file.
+    /// Another class of the DICOM standard, which is not a CT image. The name is that of the standard, so that it contains no text of the
+    /// file.
     Other(&'static str),
-    /// A class of a vendor, or no class: the elements show whether the file contains an image.
+    /// A class of a vendor, or no class. The elements of the file show whether the file contains an image.
     Unknown,
 }
 

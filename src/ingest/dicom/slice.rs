@@ -65,21 +65,21 @@ pub(super) struct Slice {
     pub bytes: u64,
     pub modified_s: i64,
     pub state: FileState,
-    /// Hash of the identifier of its series; `None` if the file cannot be read so far.
+    /// Hash of the identifier of the series of the slice; `None` if the file cannot be read up to the identifier.
     pub series: Option<[u8; 32]>,
-    /// Whether its header states a modality other than CT.
+    /// Whether the header of the slice states a modality other than CT.
     pub other_modality: bool,
-    /// Whether its image type is a localizer.
+    /// Whether the image type in the header is that of a localizer.
     pub localizer: bool,
     /// The elements that separate the scans of one series.
     pub keys: SliceKeys,
-    /// Number of the instance in its series.
+    /// Number of the slice in the series (InstanceNumber).
     pub number: Option<i64>,
-    /// The image, or the fault of its header.
+    /// The image of the slice, or the fault of the header.
     pub image: Result<Image, Fault>,
 }
 
-/// The image of a slice as its header describes it.
+/// The image of a slice, as described by the header.
 #[derive(Clone)]
 pub(super) struct Image {
     pub pose: SlicePose,

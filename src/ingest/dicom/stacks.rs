@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::acquisitions::separate_acquisitions;
-use super::copies::Comparison;
+use super::copies::SliceComparison;
 use super::decoder::Decoder;
 use super::geometry::{self, FEWEST_SLICES};
 use super::keys::Identity;
@@ -110,7 +110,7 @@ fn is_copy(stack: &Stack, other: &Stack, decoder: &Decoder) -> bool {
     let patient = |stack: &Stack| stack.slices.first().map(|slice| slice.keys.identity.patient);
     let slices: Vec<Slice> = stack.slices.iter().chain(&other.slices).cloned().collect();
     let (own, others) = (0..stack.slices.len(), stack.slices.len()..slices.len());
-    let mut comparison = Comparison::new(&slices, decoder);
+    let mut comparison = SliceComparison::new(&slices, decoder);
     let mut has_original =
         |slice: usize| others.clone().any(|other| comparison.are_copies(slice, other).unwrap_or(false));
     patient(stack) == patient(other) && own.into_iter().all(&mut has_original)

@@ -43,7 +43,7 @@ impl Remarks {
         *self.remarks.unreadable.entry(fault.message.clone()).or_insert(0) += 1;
     }
 
-    /// Returns the remarks.
+    /// Returns the collected remarks.
     pub fn finish(self) -> ArchiveRemarks {
         let pieces = self.pieces();
         let separations = self.separations.into_iter();

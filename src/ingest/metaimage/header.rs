@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn metaimage_header_is_recognised_by_its_first_key() {
+    fn metaimage_header_is_recognized_by_its_first_key() {
         for start in [VALID, "NDims=3\n", "Comment = a scan\r\n", "ObjectType: Image"] {
             assert!(is_metaimage(start.as_bytes()), "{start}");
         }

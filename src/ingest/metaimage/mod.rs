@@ -21,7 +21,7 @@ use crate::volume::{Labels, Volume};
 
 pub(super) use self::header::is_metaimage;
 
-/// Reads the header of the file at `path`, the `file_bytes` bytes of `reader`.
+/// Reads the header of the file at `path`; `reader` reads the `file_bytes` bytes of the file.
 pub(super) fn read_header(reader: impl BufRead + Seek, file_bytes: u64, path: &Path) -> Result<ScanHeader, Fault> {
     open(reader, file_bytes, path, |_, header, meta| {
         meta.check_modality()?;
@@ -29,7 +29,7 @@ pub(super) fn read_header(reader: impl BufRead + Seek, file_bytes: u64, path: &P
     })
 }
 
-/// Reads the scan of the file at `path`, the `file_bytes` bytes of `reader`.
+/// Reads the scan of the file at `path`; `reader` reads the `file_bytes` bytes of the file.
 pub(super) fn read_volume(
     reader: impl BufRead + Seek,
     file_bytes: u64,
@@ -42,7 +42,7 @@ pub(super) fn read_volume(
     })
 }
 
-/// Reads the label map of the file at `path`, the `file_bytes` bytes of `reader`.
+/// Reads the label map of the file at `path`; `reader` reads the `file_bytes` bytes of the file.
 pub(super) fn read_labels(
     reader: impl BufRead + Seek,
     file_bytes: u64,

@@ -93,8 +93,8 @@ pub(super) struct Qform {
 }
 
 impl Qform {
-    /// Returns the parts as a header stores them (float32), or `None` if they move a corner of the grid by more than a
-    /// hundredth of a voxel.
+    /// Returns the quaternion and the handedness of an affine, or `None` if rounding them to the float32 of a header would move a corner
+    /// of the grid by more than a hundredth of a voxel.
     pub fn from_affine(affine: &Affine, shape: [usize; 3]) -> Option<Self> {
         let spacing_mm = affine.spacing_mm();
         let qfac = if affine.determinant() < 0.0 { -1.0 } else { 1.0 };

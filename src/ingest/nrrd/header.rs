@@ -29,7 +29,7 @@ const TYPES: [(Datatype, &[&str]); 10] = [
 /// Bytes to skip between the start of the data and the first voxel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Skip {
-    /// This number of (decompressed) bytes.
+    /// A number of bytes, counted after decompression.
     Bytes(u64),
     /// As many bytes as are before the voxels, which are at the end of the file.
     ToVoxelsAtEnd,
@@ -87,7 +87,7 @@ impl NrrdHeader {
         self.to_raster_header(0, 0).stored_bytes()
     }
 
-    /// Converts to the header that all raster formats share; the first voxel is at byte `voxel_offset`.
+    /// Converts the NRRD header to the header that all raster formats share; the first voxel is at byte `voxel_offset`.
     pub fn to_raster_header(&self, voxel_offset: u64, header_bytes: usize) -> Header {
         let Self { grid, datatype, order, .. } = *self;
         Header { grid, datatype, order, rescale: None, voxel_offset, header_bytes }

@@ -23,12 +23,12 @@ use crate::volume::{Labels, Volume};
 /// The first bytes of every NRRD file.
 pub(super) const MAGIC: &[u8] = b"NRRD";
 
-/// Reads the header of the file at `path`, the `file_bytes` bytes of `reader`.
+/// Reads the header of the file at `path`; `reader` reads the `file_bytes` bytes of the file.
 pub(super) fn read_header(reader: impl BufRead + Seek, file_bytes: u64, path: &Path) -> Result<ScanHeader, Fault> {
     open(reader, file_bytes, path, |_, header| Ok(raster::scan_header(header)))
 }
 
-/// Reads the scan of the file at `path`, the `file_bytes` bytes of `reader`.
+/// Reads the scan of the file at `path`; `reader` reads the `file_bytes` bytes of the file.
 pub(super) fn read_volume(
     reader: impl BufRead + Seek,
     file_bytes: u64,
@@ -38,7 +38,7 @@ pub(super) fn read_volume(
     open(reader, file_bytes, path, |stream, header| raster::read_volume(stream, header, limits))
 }
 
-/// Reads the label map of the file at `path`, the `file_bytes` bytes of `reader`.
+/// Reads the label map of the file at `path`; `reader` reads the `file_bytes` bytes of the file.
 pub(super) fn read_labels(
     reader: impl BufRead + Seek,
     file_bytes: u64,

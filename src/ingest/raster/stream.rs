@@ -30,7 +30,7 @@ enum Layer<R> {
 }
 
 impl<R: BufRead> Stream<R> {
-    /// Creates a stream of the `file_bytes` bytes of `reader`; gzip is recognised by content.
+    /// Creates a stream of the `file_bytes` bytes of `reader`; gzip is recognized by content.
     pub fn new(mut reader: R, file_bytes: u64) -> Result<Self, Fault> {
         let start = reader.fill_buf().map_err(read_fault)?;
         if start.is_empty() {

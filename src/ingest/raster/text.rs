@@ -68,8 +68,8 @@ impl<R: BufRead> HeaderText<R> {
 }
 
 impl<'a, R: BufRead + Seek + 'a> HeaderText<R> {
-    /// Returns the file with the voxels of the header: the data file that the header at `path` names, or else the rest of the `file_bytes`
-    /// bytes of this file.
+    /// Returns the file with the voxels: the data file that the header at `path` names, or, without a data file, the bytes after the header
+    /// in this file of `file_bytes` bytes.
     ///
     /// # Errors
     /// The errors of [`DataFile::open`].
@@ -96,9 +96,9 @@ impl<R: BufRead + Seek> SeekableReader for R {}
 
 /// The voxels of a text header, after the header or in a data file.
 pub(in crate::ingest) struct VoxelFile<'a> {
-    /// The reader, whose next byte is the first after the header, or of the data file.
+    /// The reader. The next byte is the first after the header, or the first of the data file.
     pub reader: Box<dyn SeekableReader + 'a>,
-    /// Number of bytes from there to the end.
+    /// Number of bytes from the next byte to the end of the file.
     pub bytes: u64,
     /// Number of bytes of the header.
     pub header_bytes: u64,

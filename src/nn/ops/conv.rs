@@ -7,7 +7,7 @@ use super::operator::{BackwardInputs, Native, Operator, Slices, apply};
 use super::portable::{conv as portable, rows, sum_rows};
 use crate::nn::kernel::{self, Accuracy, Class, Geometry};
 
-/// Convolves a volume with a kernel of any size, stride and padding per axis.
+/// Convolves a volume with a kernel. Kernel size, stride and padding can differ between axes.
 ///
 /// # Shapes
 ///

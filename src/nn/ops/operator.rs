@@ -194,7 +194,11 @@ impl<O: Operator> Node<O> {
 pub(super) fn slice<'a>(op: &str, storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
     match (storage, layout.contiguous_offsets()) {
         (CpuStorage::F32(values), Some((start, end))) => Ok(&values[start..end]),
-        _ => bail!("{op}: expected contiguous f32, got {:?} with strides {:?}", storage.dtype(), layout.stride()),
+        _ => bail!(
+            "{op}: expected a contiguous tensor of f32, got {:?} with strides {:?}",
+            storage.dtype(),
+            layout.stride()
+        ),
     }
 }
 

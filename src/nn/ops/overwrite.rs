@@ -1,5 +1,6 @@
 //! Results that overwrite an input: for inference, where a volume of features is needed only once.
 
+use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, InplaceOp1, Layout, Result, Storage, Tensor, bail};
 
 use super::backend::Backend;
@@ -25,7 +26,7 @@ pub(super) fn overwrite(x: Tensor, others: &[&Tensor], work: impl Fn(&mut [f32],
         .iter()
         .map(|(storage, layout)| match &**storage {
             Storage::Cpu(storage) => slice("overwrite", storage, layout),
-            _ => bail!("overwrite: expected a tensor on the CPU"),
+            other => bail!("overwrite: expected a tensor on the CPU, got one on {:?}", other.device().location()),
         })
         .collect::<Result<Vec<_>>>()?;
     x.inplace_op1(&Overwrite(|x: &mut [f32]| work(x, &values)))?;
@@ -41,12 +42,16 @@ impl<F: Fn(&mut [f32])> InplaceOp1 for Overwrite<F> {
     }
 
     fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
+        let element = storage.dtype();
         match (storage, layout.contiguous_offsets()) {
             (CpuStorage::F32(values), Some((start, end))) => {
                 (self.0)(&mut values[start..end]);
                 Ok(())
             }
-            _ => bail!("overwrite: expected contiguous f32"),
+            _ => bail!(
+                "overwrite: expected a contiguous tensor of f32, got {element:?} with strides {:?}",
+                layout.stride()
+            ),
         }
     }
 }

@@ -61,7 +61,7 @@ const MAX_LISTED: usize = 8;
 ///
 /// # Errors
 /// If a parameter is missing, unexpected, of another shape, or contains NaN, infinity or an integer that f32 cannot represent exactly;
-/// one error lists all of them. If the file holds several networks and `part` is [`NetworkPart::Whole`], or lacks the network `part`.
+/// one error lists all of them. If the file contains several networks and `part` is [`NetworkPart::Whole`], or lacks the network `part`.
 ///
 /// ```
 /// use std::collections::BTreeMap;
@@ -74,7 +74,7 @@ const MAX_LISTED: usize = 8;
 /// let fitted = fit(&raw, &declared, NetworkPart::Generator).unwrap();
 /// assert_eq!(fitted["out.bias"].to_vec1::<f32>()?, [1.0, 2.0]);
 /// let error = fit(&raw, &declared, NetworkPart::Whole).unwrap_err();
-/// assert_eq!(error.to_string(), "the file holds several networks: generator, discriminator");
+/// assert_eq!(error.to_string(), "expected weights of one network, got several networks: generator, discriminator");
 /// # Ok::<(), candle_core::Error>(())
 /// ```
 pub fn fit(
@@ -178,14 +178,16 @@ fn choose(named: &[TensorName], part: NetworkPart) -> Result<Option<NetworkPart>
             Ok(None)
         }
         (NetworkPart::Whole, 1) => Ok(None),
-        (NetworkPart::Whole, _) => {
-            Err(Error::new(format!("the file holds several networks: {list}")).with_hint(format!(
-                "choose one with --part, or `part` in a graph file, such as {}",
-                parts.iter().next().map_or("", |part| part.name())
-            )))
-        }
+        (NetworkPart::Whole, _) => Err(Error::new(format!(
+            "expected weights of one network, got several networks: {list}"
+        ))
+        .with_hint(format!(
+            "choose one with --part, or `part` in a graph file, such as {}",
+            parts.iter().next().map_or("", |part| part.name())
+        ))),
         (part, _) if parts.contains(&part) => Ok(Some(part)),
-        (part, _) => Err(Error::new(format!("expected a {} in the file, got {list}", part.name()))),
+        (part, _) => Err(Error::new(format!("expected a {} in the file, got {list}", part.name()))
+            .with_hint(format!("choose one of {list} with --part, or `part` in a graph file"))),
     }
 }
 

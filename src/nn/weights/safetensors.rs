@@ -158,10 +158,10 @@ struct Header {
 /// The precision of written weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
-    /// 32 bits, from which a training run can be resumed with the same bits.
+    /// 32 bits per number, from which a training run can be resumed with the same bits.
     #[default]
     Single,
-    /// 16 bits: half the size, about three decimal digits.
+    /// 16 bits per number: half the size, about three decimal digits.
     Half,
 }
 

@@ -195,12 +195,12 @@ struct TorchTensor {
 fn stored_tensor(pickle: &Pickle, id: Id) -> Result<Option<TorchTensor>> {
     let tensor = match pickle.object(id) {
         PickleValue::Tensor(tensor) => tensor,
-        // A sparse or quantised tensor is a weight, too, and must not be ignored silently.
+        // A sparse or quantized tensor is a weight, too, and must not be ignored silently.
         PickleValue::Unsupported(callable) => {
             return match pickle.global(*callable) {
                 Some((module, name)) if module.starts_with("torch.") && name.starts_with("_rebuild_") => {
                     Err(Error::new(format!(
-                        "expected a dense, unquantised tensor, got one that {} rebuilds",
+                        "expected a dense, unquantized tensor, got one that {} rebuilds",
                         quoted(&format!("{module}.{name}"))
                     ))
                     .with_hint("convert it first: tensor.to_dense(), or tensor.dequantize()"))

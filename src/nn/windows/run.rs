@@ -19,7 +19,7 @@ pub enum WindowGrouping {
     /// One window for each call.
     #[default]
     Alone,
-    /// This many windows in scan order, across samples, like `sw_batch_size` of MONAI.
+    /// This number of windows for each call, in scan order, across samples, like `sw_batch_size` of MONAI.
     Together(usize),
 }
 

@@ -21,7 +21,7 @@ use crate::synth::reference_sites::ReferenceSites;
 use crate::synth::shape::RasterizedShape;
 use crate::synth::site::{SiteConstraints, SitePlan};
 use crate::synth::steering::Steering;
-use crate::synth::tumor::{Changed, TumorShape, TumorSource, VESSEL_FADE_MM, union};
+use crate::synth::tumor::{TumorChange, TumorShape, TumorSource, VESSEL_FADE_MM, union};
 use crate::synth::{Attempt, AttemptKey, Attempts, Candidate, Geometry};
 use crate::volume::{Array3, Region, Voxels};
 
@@ -66,7 +66,7 @@ struct SampledForm {
     form: TumorForm,
     site_key: Key,
     key: Key,
-    /// The factor of its size and contrast.
+    /// The steering factor of the sampled size and contrast.
     steering_factor: Option<f64>,
 }
 
@@ -252,9 +252,9 @@ impl OrganPlan<'_> {
     }
 
     /// Returns the candidate in the box that it changes; `None` if it changes nothing.
-    fn candidate(&self, form: &TumorForm, site: Site, changed: Changed) -> Option<Candidate> {
+    fn candidate(&self, form: &TumorForm, site: Site, changed: TumorChange) -> Option<Candidate> {
         let TumorSource { scan, organ, .. } = self.source;
-        let Changed { region, mut support, before, mut after, labels, tumor, .. } = changed;
+        let TumorChange { region, mut support, before, mut after, labels, tumor, .. } = changed;
         if matches!(scan.scan.volume.voxels, Voxels::I16(_)) {
             round_hu(&mut after);
         }

@@ -53,7 +53,7 @@ pub fn linear_loss(logits: &Logits<'_>, labels: &[u8], of: u8, classes: &[ClassS
 }
 
 /// Returns the loss `−log p` instead of the `1 − p` of [`linear_loss`]. Its gradient does not vanish for small p, so that a
-/// generator still learns from a discriminator that recognises all synthetic tumors. A batch without such voxels has loss 0 and zero
+/// generator still learns from a discriminator that recognizes all synthetic tumors. A batch without such voxels has loss 0 and zero
 /// gradient.
 ///
 /// # Shapes

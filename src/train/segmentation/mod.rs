@@ -54,7 +54,7 @@ pub use sampler::SegmentationSampler;
 pub use source::SyntheticSource;
 pub use tumors::TumorMaker;
 
-use super::config::{NetworkConfig, OptimiserConfig, PreprocessConfig, at_least_one, within};
+use super::config::{OptimizerConfig, PreprocessConfig, TrainedNetworkConfig, at_least_one, within};
 use super::data::{AugmentConfig, CropConfig, CutMixConfig, TumorSampling};
 use super::run::Intervals;
 use crate::error::ConfigError;
@@ -78,10 +78,10 @@ pub struct SegmentationConfig {
     pub preprocess: PreprocessConfig,
     /// The network.
     #[serde(default)]
-    pub network: NetworkConfig,
-    /// The optimiser.
+    pub network: TrainedNetworkConfig,
+    /// The optimizer.
     #[serde(default)]
-    pub optimiser: OptimiserConfig,
+    pub optimiser: OptimizerConfig,
     /// The kinds of voxels that crops are centred on.
     #[serde(default)]
     pub crops: CropConfig,

@@ -8,14 +8,14 @@ use crate::error::Result;
 use crate::nn::failed;
 use crate::nn::ops;
 
-/// The activation of the output of a generator, and the sign of the difference.
+/// The activation of the output of a generator, and whether the result is subtracted from the image or added.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Activation {
-    /// tanh, subtracted: for the abdomen.
+pub enum GeneratorActivation {
+    /// The hyperbolic tangent, subtracted from the image: for the abdomen.
     #[default]
     Tanh,
-    /// Sigmoid, added: for the chest.
+    /// The logistic function, added to the image: for the chest.
     Sigmoid,
 }
 
@@ -25,9 +25,9 @@ pub enum Activation {
 ///
 /// ```
 /// use candle_core::{DType, Device, Tensor};
-/// use freetumor::train::synthesis::{Activation, Blend};
+/// use freetumor::train::synthesis::{GeneratorActivation, Blend};
 ///
-/// let blend = Blend::new(Activation::Tanh, &Device::Cpu)?;
+/// let blend = Blend::new(GeneratorActivation::Tanh, &Device::Cpu)?;
 /// let shape = (1, 1, 8, 8, 8);
 /// let (x, one) = (Tensor::zeros(shape, DType::F32, &Device::Cpu)?, Tensor::ones(shape, DType::F32, &Device::Cpu)?);
 /// let logits = Tensor::cat(&[&x, &(&one * 20.0)?], 1)?;
@@ -38,7 +38,7 @@ pub enum Activation {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Blend {
-    activation: Activation,
+    activation: GeneratorActivation,
     /// The smoothing weights along each axis: seven weights, sigma 1.
     weights: [Tensor; 3],
 }
@@ -48,7 +48,7 @@ impl Blend {
     ///
     /// # Errors
     /// Returns an error if the device is out of memory.
-    pub fn new(activation: Activation, device: &Device) -> Result<Self> {
+    pub fn new(activation: GeneratorActivation, device: &Device) -> Result<Self> {
         let weights: Vec<f64> = (-3..=3).map(|k| libm::exp(-0.5 * f64::from(k * k))).collect();
         let sum: f64 = weights.iter().sum();
         let weights: Vec<f32> = weights.iter().map(|weight| (weight / sum) as f32).collect();
@@ -80,13 +80,13 @@ impl Blend {
         let blend = || {
             let organ_logits = select_channels(logits, channels)?;
             let difference = match self.activation {
-                Activation::Tanh => ops::tanh(&organ_logits)?,
-                Activation::Sigmoid => ops::sigmoid(&organ_logits)?,
+                GeneratorActivation::Tanh => ops::tanh(&organ_logits)?,
+                GeneratorActivation::Sigmoid => ops::sigmoid(&organ_logits)?,
             };
             let change = (self.smooth(&(difference * organ)?)? * stencil)?;
             match self.activation {
-                Activation::Tanh => images - change,
-                Activation::Sigmoid => images + change,
+                GeneratorActivation::Tanh => images - change,
+                GeneratorActivation::Sigmoid => images + change,
             }
         };
         blend().map_err(failed("cannot put tumors into a batch"))
@@ -138,7 +138,7 @@ mod tests {
     #[test]
     fn differentiable_blur_equals_blur_of_inference() {
         let values = uniform("difference", 512, -1.0, 1.0);
-        let blend = Blend::new(Activation::Tanh, &Device::Cpu).unwrap();
+        let blend = Blend::new(GeneratorActivation::Tanh, &Device::Cpu).unwrap();
         let smooth = blend.smooth(&tensor(&values, 1)).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
         let mut array = crate::train::data::array_of(&values, [8; 3]);
         Gaussian::difference_blur().smooth(&mut array, &mut Default::default());
@@ -151,7 +151,7 @@ mod tests {
     fn gradients_reach_only_selected_channels() {
         let logits = Var::from_tensor(&tensor(&uniform("logits", 2 * 3 * 512, -1.0, 1.0), 3)).unwrap();
         let one = tensor(&[1.0; 1024], 1);
-        for activation in [Activation::Tanh, Activation::Sigmoid] {
+        for activation in [GeneratorActivation::Tanh, GeneratorActivation::Sigmoid] {
             let blend = Blend::new(activation, &Device::Cpu).unwrap();
             let y = blend.apply(&one, logits.as_tensor(), &[2, 0], &one, &one).unwrap();
             let gradients = y.sum_all().unwrap().backward().unwrap();
@@ -159,7 +159,7 @@ mod tests {
             let has_gradient: Vec<bool> =
                 gradient.chunks(512).map(|channel| channel.iter().any(|g| *g != 0.0)).collect();
             assert_eq!(has_gradient, [false, false, true, true, false, false]);
-            let sign = if activation == Activation::Tanh { -1.0 } else { 1.0 };
+            let sign = if activation == GeneratorActivation::Tanh { -1.0 } else { 1.0 };
             assert!(gradient.iter().all(|g| g * sign >= 0.0));
         }
     }

@@ -37,9 +37,9 @@ impl Networks {
     /// Returns an error if a network cannot be built, weights cannot be read, or the segmentor lacks a tumor's class.
     pub fn new(config: &SynthesisConfig, seed: u64, tumor_labels: &[u8], device: &Device) -> Result<Self> {
         let key = Key::root(seed).with("train", "weights");
-        let make = |name, settings: &crate::train::config::NetworkConfig, classes, part| {
+        let make = |name, settings: &crate::train::config::TrainedNetworkConfig, classes, part| {
             let network =
-                TrainedNetwork::new(name, settings.build(classes), config.optimiser.optimiser().adam(), key, device)?;
+                TrainedNetwork::new(name, settings.build(classes), config.optimiser.optimizer().adam(), key, device)?;
             match &settings.weights {
                 Some(path) => network.with_weights(path, part),
                 None => Ok(network),
@@ -101,7 +101,7 @@ impl SynthesisLearner {
         Ok(Self {
             frozen_discriminator: discriminator.frozen()?,
             blend: Blend::new(config.activation, device)?,
-            schedule: Schedule::new(config.optimiser.optimiser().schedule, config.optimiser.rate, config.steps),
+            schedule: Schedule::new(config.optimiser.optimizer().schedule, config.optimiser.rate, config.steps),
             adversarial: config.adversarial,
             adversarial_loss: config.adversarial_loss,
             any_tumor: config.any_tumor,

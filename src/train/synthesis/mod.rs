@@ -17,11 +17,11 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use generate::{Activation, Blend};
+pub use generate::{Blend, GeneratorActivation};
 pub use learner::{Networks, SynthesisLearner};
 pub use sampler::{SynthesisBatch, SynthesisSampler};
 
-use super::config::{AdversarialConfig, ModelName, NetworkConfig, PreprocessConfig, at_least_one, within};
+use super::config::{AdversarialConfig, ModelName, PreprocessConfig, TrainedNetworkConfig, at_least_one, within};
 use super::data::AugmentConfig;
 use super::losses::{self, ClassSet, Logits, Loss};
 use super::run::Intervals;
@@ -52,15 +52,15 @@ pub struct SynthesisConfig {
     pub preprocess: PreprocessConfig,
     /// The generator.
     #[serde(default)]
-    pub generator: NetworkConfig,
+    pub generator: TrainedNetworkConfig,
     /// The discriminator.
     #[serde(default)]
-    pub discriminator: NetworkConfig,
+    pub discriminator: TrainedNetworkConfig,
     /// The frozen segmentor.
-    pub segmentor: SegmentorConfig,
+    pub segmentor: FrozenSegmentorConfig,
     /// The activation of the output of the generator.
     #[serde(default)]
-    pub activation: Activation,
+    pub activation: GeneratorActivation,
     /// Weight of the adversarial loss relative to the segmentor loss: 0.1 for the abdomen, 0.5 for the chest.
     #[serde(default = "tenth")]
     pub adversarial: f64,
@@ -70,7 +70,7 @@ pub struct SynthesisConfig {
     /// Whether a tumor also counts as found if the segmentor predicts the tumor of another organ, as published.
     #[serde(default)]
     pub any_tumor: bool,
-    /// The optimiser of both networks.
+    /// The optimizer of both networks.
     #[serde(default)]
     pub optimiser: AdversarialConfig,
     /// Sites, sizes, shapes, textures and margins of the tumors; the generator computes the contrasts.
@@ -111,7 +111,7 @@ impl AdversarialLoss {
 /// Settings of the trained segmentor that guides the generator.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct SegmentorConfig {
+pub struct FrozenSegmentorConfig {
     /// The architecture.
     #[serde(default)]
     pub model: ModelName,

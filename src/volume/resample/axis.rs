@@ -7,7 +7,7 @@ use std::ops::Range;
 pub enum OutsideValue<T> {
     /// The value of the outermost voxel.
     Edge,
-    /// This value.
+    /// A fixed value.
     Value(T),
 }
 

@@ -122,10 +122,15 @@ impl Archive {
     }
 
     pub fn plan(&self, epoch_scans: usize) -> Plan {
+        self.plan_with(epoch_scans, &[])
+    }
+
+    /// Returns the plan with overrides of the graph file.
+    pub fn plan_with(&self, epoch_scans: usize, sets: &[&str]) -> Plan {
         let text = GRAPH.replace("EPOCH_SCANS", &epoch_scans.to_string());
         let secret = Some(self.path("secret"));
         let registry = Registry::with_resources(&Resources { patient_secret: secret, ..Resources::default() });
-        let checked = check(&GraphFile::new("test.toml", self.folder.path(), text), &registry);
+        let checked = check(&GraphFile::new("test.toml", self.folder.path(), text).with_sets(sets), &registry);
         let problems: Vec<String> = checked.problems.iter().map(ToString::to_string).collect();
         checked.plan.unwrap_or_else(|| panic!("{}", problems.join("\n")))
     }
@@ -137,6 +142,11 @@ impl Archive {
 
     pub fn run_with(&self, out: &str, epoch_scans: usize, options: &RunOptions) -> Result<RunReport> {
         run(self.plan(epoch_scans), &self.path(out), options, &Arc::new(Progress::default()))
+    }
+
+    /// Runs the pipeline with overrides of the graph file.
+    pub fn run_sets(&self, out: &str, sets: &[&str]) -> RunReport {
+        run(self.plan_with(3, sets), &self.path(out), &RunOptions::default(), &Arc::new(Progress::default())).unwrap()
     }
 
     /// Runs the pipeline, also if most scans of the source are gone.

@@ -1,4 +1,5 @@
-//! Tests of faults of the machine: they do not fail a scan for good, and in the end the content is that of an undisturbed run.
+//! Tests of faults of the machine: a scan is pending until a later run processes it, and then the run folder equals that of a run without
+//! faults.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -68,7 +69,7 @@ fn archive_of_four() -> Archive {
 }
 
 #[test]
-fn scan_with_fault_of_machine_is_pending_and_taken_up_by_next_run() {
+fn scan_with_fault_of_machine_is_pending_until_the_next_run() {
     let archive = archive_of_four();
     let scan = archive.scan_id("b");
     for kind in [FaultKind::Io, FaultKind::Interrupted] {
@@ -86,7 +87,7 @@ fn scan_with_fault_of_machine_is_pending_and_taken_up_by_next_run() {
 }
 
 #[test]
-fn short_fault_of_machine_is_repeated_within_the_run() {
+fn work_is_retried_after_a_short_fault_of_machine() {
     let archive = archive_of_four();
     let faults = AtomicUsize::new(2);
     let report = disturbed(&archive, move |_| {

@@ -2,6 +2,7 @@
 
 mod archive;
 mod failures;
+mod graph_changes;
 mod histories;
 mod live;
 mod withdrawals;
@@ -28,7 +29,11 @@ fn archive_of_four() -> (Archive, Content) {
 fn assert_as_new(archive: &Archive, context: &str) {
     let new = format!("new after {context}");
     archive.run(&new).unwrap();
-    let (own, expected) = (archive.content("run"), archive.content(&new));
+    assert_equal_content(&archive.content("run"), &archive.content(&new), context);
+}
+
+/// Asserts that two run folders have equal content.
+fn assert_equal_content(own: &Content, expected: &Content, context: &str) {
     assert_eq!(own.scans, expected.scans, "{context}");
     assert_eq!(own.faults, expected.faults, "{context}");
     assert_eq!(own.samples.len(), expected.samples.len(), "{context}");
@@ -40,7 +45,7 @@ fn assert_as_new(archive: &Archive, context: &str) {
 }
 
 #[test]
-fn changed_scan_is_processed_again_and_only_it() {
+fn only_the_changed_scan_is_processed_again() {
     let (archive, before) = archive_of_four();
     archive.add("b", 7);
     let report = archive.run("run").unwrap();
@@ -87,7 +92,7 @@ fn earlier_state_remains_readable() {
 }
 
 #[test]
-fn scan_that_leaves_takes_its_samples_along() {
+fn samples_of_a_removed_scan_are_removed() {
     let (archive, _) = archive_of_four();
     archive.remove("d");
     let report = archive.run("run").unwrap();
@@ -117,7 +122,7 @@ fn source_that_lost_too_many_scans_stops_before_any_change() {
 }
 
 #[test]
-fn duplicate_comes_forward_when_its_original_changes_or_leaves() {
+fn duplicate_is_processed_when_its_original_changes_or_is_removed() {
     let archive = Archive::new();
     for case in ["a", "b", "c"] {
         archive.add(case, 1);
@@ -133,7 +138,7 @@ fn duplicate_comes_forward_when_its_original_changes_or_leaves() {
     archive.remove(first);
     let report = archive.run("run").unwrap();
     assert_eq!((report.removed_scans.len(), report.retried_scans.len(), report.duplicates), (1, 2, 1));
-    assert_as_new(&archive, "original left");
+    assert_as_new(&archive, "original removed");
     let second = done(&archive);
     archive.add(second, 2);
     let report = archive.run("run").unwrap();
@@ -209,7 +214,7 @@ fn duplicate_is_processed_although_the_run_ended_after_its_original_changed() {
 
 #[cfg(unix)]
 #[test]
-fn disk_behind_links_or_labels_that_is_not_mounted_changes_nothing() {
+fn unmounted_disk_of_links_or_labels_stops_the_run_before_any_change() {
     let archive = Archive::new();
     for (content, case) in ["a", "b", "c", "d"].into_iter().enumerate() {
         archive.add(case, content);

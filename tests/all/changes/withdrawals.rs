@@ -1,4 +1,4 @@
-//! Tests of withdrawals: what leaves, what stays, and what remains of it on disk.
+//! Tests of withdrawals: removed rows and samples, kept rows and samples, and the remaining files of earlier states.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -29,7 +29,7 @@ fn patient_request(archive: &Archive, case: &str) -> (PatientKey, WithdrawalRequ
 }
 
 #[test]
-fn withdrawn_scan_leaves_and_stays_out() {
+fn withdrawn_scan_is_removed_and_not_ingested_again() {
     let (archive, _) = archive_of_four();
     let scan = archive.scan_id("b");
     let receipt = withdraw_from(&archive, &scan_request([scan]), false).unwrap();
@@ -51,7 +51,7 @@ fn withdrawn_scan_leaves_and_stays_out() {
 }
 
 #[test]
-fn duplicate_comes_forward_after_withdrawal_of_a_scan_and_leaves_with_a_patient() {
+fn duplicate_is_processed_after_withdrawal_of_a_scan_and_removed_with_its_patient() {
     let archive = Archive::new();
     for case in ["a", "b", "c"] {
         archive.add(case, if case == "c" { 2 } else { 1 });
@@ -67,7 +67,7 @@ fn duplicate_comes_forward_after_withdrawal_of_a_scan_and_leaves_with_a_patient(
     let (_, request) = patient_request(&archive, other);
     let receipt = withdraw_from(&archive, &request, false).unwrap();
     assert_eq!((receipt.scans, receipt.processed_duplicates.len()), ([archive.scan_id(other)].into(), 0));
-    // The content stays out under every name.
+    // The content is not ingested under any name.
     archive.add("d", 1);
     archive.add("e", 3);
     let report = archive.run("run").unwrap();
@@ -129,7 +129,7 @@ fn files_with(folder: &Path, needles: &[Vec<u8>]) -> Vec<String> {
 }
 
 #[test]
-fn purge_leaves_no_trace_of_a_patient() {
+fn purge_deletes_all_data_of_a_patient() {
     let (archive, _) = archive_of_four();
     let run = archive.path("run");
     let content = archive.content("run");

@@ -24,7 +24,7 @@ fn errors_of_mask_settings_have_locations_and_hints() {
     let cases = [
         (
             "argv=[\"TotalSegmentatr\", \"{output}\"]",
-            "there is no program `TotalSegmentatr` on the PATH",
+            "expected a program on the PATH, got `TotalSegmentatr`",
             "install the program",
         ),
         ("argv=[\"sh\", \"{imgae}\", \"{output}\"]", "unknown placeholder `{imgae}`", "did you mean `image`?"),
@@ -36,7 +36,7 @@ fn errors_of_mask_settings_have_locations_and_hints() {
         ("time_limit_s=0", "expected more than 0 s", ""),
         ("memory_limit_mib=0", "expected 1 MiB or more", ""),
         ("parallel=0", "expected 1 to 1024 programs at once, got 0", ""),
-        ("scratch=no-such-folder", "there is no folder", "create the folder"),
+        ("scratch=no-such-folder", "expected an existing folder, got", "create the folder"),
         ("exchange=pip", "`stages.organs.exchange` cannot be `pip`", "did you mean `pipe`?"),
         ("exchange=pipe", "`{image}` is a file", "remove the placeholder"),
         ("image=../image.nii", "expected a name such as `image.nii`", ""),

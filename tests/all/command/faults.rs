@@ -66,7 +66,7 @@ fn fault_has_exit_code_and_stderr_without_paths() {
 }
 
 #[test]
-fn hanging_program_is_ended_with_children() {
+fn program_beyond_the_time_limit_is_killed_with_its_children() {
     let hang = "sleep 300 & echo $! > \"$0/pid\"; sleep 300";
     for more in ["time_limit_s = 3.0", "time_limit_s = 3.0\nexchange = \"pipe\""] {
         assert_fault(&mask_fault(hang, more), FaultKind::Program, "exceeded 3 s and was stopped");

@@ -174,7 +174,7 @@ fn output_with_several_images_is_a_fault() {
 }
 
 #[test]
-fn folder_of_binary_files_is_read() {
+fn folder_of_binary_masks_is_read() {
     let folder = tempfile::tempdir().unwrap();
     write_labels(folder.path());
     let script = "for name in kidney_left kidney_right; do cp \"$0/labels.nii\" \"$1/$name.nii\"; done";

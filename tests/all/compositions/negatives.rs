@@ -7,7 +7,7 @@ use freetumor::record::{QualityRecord, SampleKind, SampleRow, ScanRecord};
 
 use super::{GRAPH, Run};
 
-/// Many small scans and one tumor a sample.
+/// Returns a graph of many small scans with one tumor per sample.
 fn graph(negatives: &str) -> String {
     let graph = GRAPH.replace("count = 7", "count = 40").replace("tumors_per_scan = [3, 7]", "");
     let graph = graph.replace("variants = 2", "variants = 1").replace("[64, 64, 48]", "[40, 40, 30]");

@@ -49,7 +49,7 @@ fn make_again(synthesis: &SynthesisNode, seed: u64, masked: &MaskedScan, row: &S
 }
 
 #[test]
-fn sample_is_composition_of_tumors_made_alone() {
+fn sample_is_the_composition_of_separately_made_tumors() {
     let run = Run::new(GRAPH);
     let plan = plan_of(GRAPH, run.parent.path());
     let (scans, synthesis) = (scans(&plan), &plan.syntheses[0]);

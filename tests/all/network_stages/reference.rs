@@ -16,7 +16,7 @@ use freetumor::random::Key;
 use freetumor::score::{Discriminator, DiscriminatorConfig, Score, ScoreStage, Scores, Segmentor, SegmentorConfig};
 use freetumor::synth::blend::blend;
 use freetumor::synth::{
-    Activation, Attempt, AttemptKey, Candidate, Generator, GeneratorConfig, Geometry, RulesConfig, Synthesize,
+    Attempt, AttemptKey, Candidate, DifferenceActivation, Generator, GeneratorConfig, Geometry, RulesConfig, Synthesize,
 };
 use freetumor::volume::{Affine, Array3, Grid, Region, Volume, Voxels};
 use safetensors::SafeTensors;
@@ -110,7 +110,7 @@ fn difference_map_of_generator_equals_the_reference() {
         let inference = inference(&networks(), &network, Model::UNet3D);
         let config = GeneratorConfig {
             network,
-            activation: Activation::Tanh,
+            activation: DifferenceActivation::Tanh,
             strength: [1.0; 2],
             structure: false,
             channels: BTreeMap::new(),
@@ -225,7 +225,7 @@ fn scan_with(
     let inference = inference(&networks(), &network, Model::UNet3D);
     let config = GeneratorConfig {
         network,
-        activation: Activation::Tanh,
+        activation: DifferenceActivation::Tanh,
         strength,
         structure,
         channels: BTreeMap::new(),
@@ -315,7 +315,7 @@ fn map_with(windows: Windows, weights: &Path, norm: freetumor::nn::ops::NormScop
     let inference = inference(&networks(), &network, Model::UNet3D);
     let config = GeneratorConfig {
         network,
-        activation: Activation::Tanh,
+        activation: DifferenceActivation::Tanh,
         strength: [1.0; 2],
         structure: false,
         channels: BTreeMap::new(),

@@ -3,6 +3,6 @@
 mod decisions;
 mod networks;
 mod ops;
-mod optimise;
+mod optimize;
 mod weights;
 mod windows;

@@ -11,7 +11,7 @@ use freetumor::error::ErrorKind;
 use freetumor::random::Key;
 use freetumor::record::FileEntry;
 use freetumor::run::seal::{SealedEpoch, seal};
-use freetumor::run::{At, CHECKPOINT_INTERVAL, Counts, EpochChanges, RunFolder};
+use freetumor::run::{CHECKPOINT_INTERVAL, Counts, EpochChanges, Revision, RunFolder};
 use freetumor::sink::Layout;
 use freetumor::store::canonical;
 use freetumor::store::{DurableFolder, DurableStorage, REPLACEABLE, STAGING};
@@ -160,7 +160,9 @@ fn create_or_resume_fails_on_locked_folder_and_other_pipeline() {
     drop(first);
     let error = RunFolder::create_or_resume(&path, &fixture::manifest(8)).err().unwrap();
     assert!(
-        error.to_string().contains("the seed is 7 in the folder and 8 in this run")
+        error
+            .to_string()
+            .contains("`name` of the pipeline is \"fixture 7\" in the folder and \"fixture 8\" in this run")
             && error.hint().unwrap().contains("--out"),
         "{error}"
     );
@@ -175,7 +177,7 @@ fn older_format_error_names_versions() {
         RunFolder::open(root.path()).err().unwrap(),
         RunFolder::create_or_resume(root.path(), &fixture::manifest(7)).err().unwrap(),
     ] {
-        assert!(error.to_string().contains("expected format 5, got 4"), "{error}");
+        assert!(error.to_string().contains("expected format 6, got 4"), "{error}");
         assert!(error.hint().unwrap().contains("run the pipeline again into a new folder"), "{error:?}");
     }
 }
@@ -376,7 +378,8 @@ fn files_command_lists_committed_files() {
     fixture::run(&store, &fixture::sinks(), 2, 4, SHAPE).unwrap();
     let print = |table: &str, at: Option<u64>, json: bool| -> freetumor::error::Result<String> {
         let mut out = Vec::new();
-        let code = files(&FilesArgs { run: run.clone(), table: table.into(), at: at.map(At::Commit), json }, &mut out)?;
+        let code =
+            files(&FilesArgs { run: run.clone(), table: table.into(), at: at.map(Revision::Commit), json }, &mut out)?;
         assert_eq!(code, 0);
         Ok(String::from_utf8(out).unwrap())
     };

@@ -29,8 +29,8 @@ fn write_changes(store: &Arc<dyn DurableStorage>, sinks: &[Arc<dyn Layout>]) -> 
         };
         let inputs = fixture::layout_inputs(sinks);
         let mut sealed = seal(&**store, 2, vec![outcome], &inputs)?;
-        let leaving = ScansByEpoch::from([(0, [again.scan_id].into()), (1, [gone].into())]);
-        let Removal { add, remove, counts } = remove_scans(writer.folder(), &leaving, &inputs)?;
+        let removed_scans = ScansByEpoch::from([(0, [again.scan_id].into()), (1, [gone].into())]);
+        let Removal { add, remove, counts } = remove_scans(writer.folder(), &removed_scans, &inputs)?;
         sealed.add.extend(add);
         (sealed.remove, sealed.removed) = (remove, counts);
         writer.commit(sealed)?;
@@ -48,8 +48,8 @@ fn removal_of_no_scan_changes_no_file() {
     let writer = fixture::run(&store, &sinks, 2, 3, SHAPE).unwrap();
     let before = file_system.files();
     // A scan that is not in the epoch: the epoch is sealed again, to the same bytes.
-    let leaving = ScansByEpoch::from([(0, [fixture::entry(77).scan_id].into()), (1, [].into())]);
-    let removal = remove_scans(writer.folder(), &leaving, &fixture::layout_inputs(&sinks)).unwrap();
+    let removed_scans = ScansByEpoch::from([(0, [fixture::entry(77).scan_id].into()), (1, [].into())]);
+    let removal = remove_scans(writer.folder(), &removed_scans, &fixture::layout_inputs(&sinks)).unwrap();
     assert_eq!(removal, Removal::default());
     assert!(without_staging(file_system.files()) == without_staging(before));
 }

@@ -63,7 +63,10 @@ pub fn layout_inputs(sinks: &[Arc<dyn Layout>]) -> Vec<LayoutInput<'_>> {
 pub fn manifest(seed: u64) -> RunManifest {
     RunManifest {
         format: FORMAT_VERSION,
-        pipeline: serde_json::json!({ "sources": { "made": { "kind": "fixture" } } }),
+        pipeline: serde_json::json!({
+            "pipeline": { "name": format!("fixture {seed}") },
+            "sources": { "made": { "kind": "fixture" } },
+        }),
         pipeline_digest: "5e".repeat(32),
         seed,
         code_version: "0.1.0".into(),
@@ -71,6 +74,7 @@ pub fn manifest(seed: u64) -> RunManifest {
         kernel_class: None,
         patient_secret: None,
         models: BTreeMap::new(),
+        graphs: BTreeMap::new(),
     }
 }
 

@@ -399,7 +399,7 @@ fn train_refuses_changed_lists_and_files_under_two_patients() {
 
 /// The files of a run identify its patients under another source name, and failed scans are reported.
 #[test]
-fn train_recognises_patients_of_run_and_counts_failed_scans() {
+fn train_recognizes_patients_of_run_and_counts_failed_scans() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     write_decathlon(&data, 6, [48, 48, 32], 4.0);

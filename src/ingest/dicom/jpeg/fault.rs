@@ -2,17 +2,17 @@
 
 use crate::error::{Fault, FaultKind};
 
-/// The stream violates its format.
+/// Returns the fault of a stream that violates the format.
 pub(super) fn corrupt(message: impl Into<String>) -> Fault {
     Fault::read(FaultKind::Corrupt, message)
 }
 
-/// The stream uses a feature that is not supported.
+/// Returns the fault of a stream with a feature that is not supported.
 pub(super) fn unsupported(message: impl Into<String>) -> Fault {
     Fault::read(FaultKind::Unsupported, message)
 }
 
-/// The stream ends too early.
+/// Returns the fault of a stream that ends too early.
 pub(super) fn truncated(message: impl Into<String>) -> Fault {
     Fault::read(FaultKind::Truncated, message)
 }

@@ -215,7 +215,12 @@ impl Attention {
         let (storage, layout) = mask.storage_and_layout();
         match (&*storage, layout.contiguous_offsets()) {
             (Storage::Cpu(CpuStorage::F32(values)), Some((start, end))) => Ok(work(Some(&values[start..end]))),
-            _ => bail!("attention: expected a contiguous mask of f32 on the CPU"),
+            _ => bail!(
+                "attention: expected a contiguous mask of f32 on the CPU, got {:?} on {:?} with strides {:?}",
+                mask.dtype(),
+                mask.device().location(),
+                layout.stride()
+            ),
         }
     }
 }

@@ -44,7 +44,7 @@ impl Attention {
     }
 }
 
-/// Computes the output `[window, token, head · dim]`.
+/// Computes the attention in parts of at most `limit` bytes and returns the output, `[window, token, head · dim]`.
 pub(in crate::nn::ops) fn attention(
     of: &Attention,
     qkv: &Tensor,

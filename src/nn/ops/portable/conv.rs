@@ -12,7 +12,7 @@ use super::rows;
 /// The maximum number of bytes of gathered planes in memory at a time.
 pub(in crate::nn::ops) const GATHERED_BYTES: usize = 256 << 20;
 
-/// `y[t] = Σ_i w[i] · x[start + stride · t + i]` along each axis; `x` is zero outside its range.
+/// The parameters of the correlation `y[t] = Σ_i w[i] · x[start + stride · t + i]` along each axis, where `x` is zero outside its range.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::nn::ops) struct Correlation {
     pub kernel: [usize; 3],

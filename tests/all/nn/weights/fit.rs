@@ -51,7 +51,10 @@ fn fit_selects_the_part_of_a_file_with_several_networks() {
         assert_eq!(numbers(&fit(&raw, &network, part).unwrap()["bias"]), [number]);
     }
     let error = fit(&raw, &network, NetworkPart::Whole).unwrap_err();
-    assert_eq!(error.to_string(), "the file holds several networks: generator, discriminator, segmentor");
+    assert_eq!(
+        error.to_string(),
+        "expected weights of one network, got several networks: generator, discriminator, segmentor"
+    );
     assert_eq!(error.hint(), Some("choose one with --part, or `part` in a graph file, such as generator"));
     let error = fit(&tensors(&[("netD.bias", &[2.0])]), &network, NetworkPart::Generator).unwrap_err();
     assert_eq!(error.to_string(), "expected a generator in the file, got discriminator");

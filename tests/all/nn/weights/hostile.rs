@@ -171,7 +171,7 @@ fn hostile_files() -> Vec<(&'static str, Vec<u8>, &'static str)> {
                     Pickle::dict().vector("bias", 6).text("w").global("torch._utils", "_rebuild_sparse_tensor");
                 entries[0].content = sparse.raw(b")R").end().finish();
             }),
-            "`w`: expected a dense, unquantised tensor, got one that `torch._utils._rebuild_sparse_tensor` rebuilds",
+            "`w`: expected a dense, unquantized tensor, got one that `torch._utils._rebuild_sparse_tensor` rebuilds",
         ),
         ("number for a dict", of_pickle(Pickle::new().int(3)), "no mapping of names to tensors"),
         ("no tensors", of_pickle(Pickle::dict().text("epoch").int(3).end()), "among its keys `epoch`"),
@@ -252,8 +252,8 @@ fn read_fails_on_hostile_file_with_its_problem() {
     }
 }
 
-/// The test measures address space instead of resident memory, to include memory that is reserved for a false claim and never used. It
-/// measures in a separate process, in which no other test reserves memory.
+/// The test measures address space instead of resident memory, to include memory that is reserved for a false claim and never used. The
+/// test runs in a separate process, in which no other test reserves memory.
 #[cfg(target_os = "linux")]
 #[test]
 fn memory_does_not_depend_on_false_claims_of_a_file() {

@@ -34,7 +34,7 @@ net = torch.nn.Sequential(torch.nn.Conv3d(1, 2, 3), torch.nn.BatchNorm3d(2))
 torch.save(net, f"{out}/module.pt")
 torch.jit.script(net).save(f"{out}/script.pt")
 torch.save(net.state_dict(), f"{out}/batchnorm.pt")
-for name, kind in (("quantised", lambda: torch.quantize_per_tensor(base, 0.1, 0, torch.qint8)), ("sparse", lambda: base.to_sparse())):
+for name, kind in (("quantized", lambda: torch.quantize_per_tensor(base, 0.1, 0, torch.qint8)), ("sparse", lambda: base.to_sparse())):
     torch.save({"w": torch.ones(1), "bad": kind()}, f"{out}/{name}.pt")
 torch.save({"w": torch.ones(2, dtype=torch.complex64)}, f"{out}/complex.pt")
 torch.save({"w": torch.ones(2, dtype=torch.uint16), "v": torch.ones(1)}, f"{out}/uint16.pt")
@@ -155,12 +155,12 @@ fn read_supports_checkpoints_of_torch_save() {
         ("module.pt", "`torch.nn.modules.container.Sequential`, not a state_dict"),
         ("script.pt", "a TorchScript program"),
         (
-            "quantised.pt",
-            "`bad`: expected a dense, unquantised tensor, got one that `torch._utils._rebuild_qtensor` rebuilds",
+            "quantized.pt",
+            "`bad`: expected a dense, unquantized tensor, got one that `torch._utils._rebuild_qtensor` rebuilds",
         ),
         (
             "sparse.pt",
-            "`bad`: expected a dense, unquantised tensor, got one that `torch._utils._rebuild_sparse_tensor` rebuilds",
+            "`bad`: expected a dense, unquantized tensor, got one that `torch._utils._rebuild_sparse_tensor` rebuilds",
         ),
         ("complex.pt", "`w`: unsupported element type"),
         ("uint16.pt", "`w`: unsupported element type"),

@@ -1,14 +1,14 @@
 //! Adam compared with PyTorch's.
 
 use candle_core::{Device, Result, Tensor, Var};
-use freetumor::nn::optimise::{Adam, AdamConfig};
+use freetumor::nn::optimize::{Adam, AdamConfig};
 use serde_json::Value;
 
 use crate::common::shared;
 
-/// Returns the parameters after each step of minimising the reference's function of four numbers. `portable` selects the implementation
+/// Returns the parameters after each step of minimizing the reference's function of four numbers. `portable` selects the implementation
 /// for other devices.
-fn minimise(config: AdamConfig, scale: impl Fn(usize) -> f64, portable: bool) -> Result<Vec<Vec<f64>>> {
+fn minimize(config: AdamConfig, scale: impl Fn(usize) -> f64, portable: bool) -> Result<Vec<Vec<f64>>> {
     let dtype = if portable { candle_core::DType::F64 } else { candle_core::DType::F32 };
     let w = Var::from_tensor(&Tensor::new(&[1f64, -2.0, 0.5, 3.0], &Device::Cpu)?.to_dtype(dtype)?)?;
     let parameters = vec![("w".to_owned(), w.clone())];
@@ -41,7 +41,7 @@ fn adam_steps_equal_pytorch() -> Result<()> {
         ("adamw_amsgrad_fading", fading, &falling),
     ] {
         for portable in [false, true] {
-            let path = minimise(config, scale, portable)?;
+            let path = minimize(config, scale, portable)?;
             for (step, (got, expected)) in path.iter().zip(golden[name].as_array().unwrap()).enumerate() {
                 for (got, expected) in got.iter().zip(expected.as_array().unwrap()) {
                     let expected = expected.as_f64().unwrap();

@@ -1,9 +1,10 @@
-//! The optimiser Adam, with access to its state.
+//! The optimizer Adam, with access to its state.
 //!
-//! candle's own optimiser does not expose its moments, which a resumed training run requires, and lacks amsgrad.
+//! candle's own optimizer does not expose its moments, which a resumed training run requires, and lacks amsgrad.
 
 use std::collections::BTreeMap;
 
+use candle_core::backend::BackendStorage;
 use candle_core::backprop::GradStore;
 use candle_core::{CpuStorage, DType, InplaceOp2, InplaceOp3, Layout, Result, Tensor, Var, bail};
 use rayon::prelude::*;
@@ -35,11 +36,11 @@ impl Default for AdamConfig {
     }
 }
 
-/// The optimiser: the number of steps, and the moments of every parameter that had a gradient, by name.
+/// The optimizer: the number of steps, and the moments of every parameter that had a gradient, by name.
 ///
 /// ```
 /// use candle_core::{Device, Var};
-/// use freetumor::nn::optimise::{Adam, AdamConfig};
+/// use freetumor::nn::optimize::{Adam, AdamConfig};
 ///
 /// let w = Var::new(&[1f32, -2.0], &Device::Cpu)?;
 /// let parameters = vec![("w".to_owned(), w.clone())];
@@ -70,12 +71,12 @@ pub struct Moments {
 }
 
 impl Adam {
-    /// Creates an optimiser before its first step.
+    /// Creates an optimizer before its first step.
     pub fn new(config: AdamConfig) -> Self {
         Self { config, steps: 0, moments: BTreeMap::new() }
     }
 
-    /// Creates an optimiser that resumes from recorded steps and moments.
+    /// Creates an optimizer that resumes from recorded steps and moments.
     pub fn resumed(config: AdamConfig, steps: u64, moments: BTreeMap<String, Moments>) -> Self {
         Self { config, steps, moments }
     }
@@ -85,7 +86,7 @@ impl Adam {
         self.steps
     }
 
-    /// Returns the moments by name of parameter.
+    /// Returns the moments of every parameter, by the name of the parameter.
     pub fn moments(&self) -> &BTreeMap<String, Moments> {
         &self.moments
     }
@@ -226,13 +227,18 @@ impl InplaceOp3 for Scales {
 fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
     match (storage, layout.contiguous_offsets()) {
         (CpuStorage::F32(values), Some((start, end))) => Ok(&values[start..end]),
-        _ => bail!("adam: expected contiguous f32"),
+        _ => bail!(
+            "adam: expected a contiguous tensor of f32, got {:?} with strides {:?}",
+            storage.dtype(),
+            layout.stride()
+        ),
     }
 }
 
 fn slice_mut<'a>(storage: &'a mut CpuStorage, layout: &Layout) -> Result<&'a mut [f32]> {
+    let element = storage.dtype();
     match (storage, layout.contiguous_offsets()) {
         (CpuStorage::F32(values), Some((start, end))) => Ok(&mut values[start..end]),
-        _ => bail!("adam: expected contiguous f32"),
+        _ => bail!("adam: expected a contiguous tensor of f32, got {element:?} with strides {:?}", layout.stride()),
     }
 }
