@@ -119,6 +119,11 @@ identifiers! {
     Tombstone, 16, "a tombstone";
 }
 
+impl ScanVersion {
+    /// The version of a scan whose graph changed after it was ingested, which no files have: a later epoch processes the scan.
+    pub const OUTDATED: Self = Self([0xFF; 16]);
+}
+
 impl ScanId {
     /// Returns a number that assigns scans to workers, the same in every process.
     pub fn partition(self) -> u64 {

@@ -11,6 +11,7 @@
 //! # Source
 //! FreeTumor accepts a synthetic tumor with a found fraction above 0.7, with up to ten attempts when it saves data sets.
 
+mod decide;
 mod order;
 mod tumor;
 
@@ -18,6 +19,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub use decide::CandidateFacts;
 pub use tumor::OrganAttempts;
 
 use crate::error::Fault;

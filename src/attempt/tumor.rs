@@ -1,8 +1,7 @@
 //! The attempts at the tumors in one organ of one scan.
 
-use super::{AttemptLoop, AttemptOutcomes, BranchOutcome, CandidateNumbers, Observer, Outcome, Step};
+use super::{AttemptLoop, AttemptOutcomes, BranchOutcome, CandidateFacts, CandidateNumbers, Observer, Outcome, Step};
 use crate::error::Fault;
-use crate::filter::{ScoreSelection, TestedCandidate, Verdict};
 use crate::mask::{MaskedScan, Organ};
 use crate::random::Key;
 use crate::score::{Score, Scorer, Scores};
@@ -17,8 +16,6 @@ pub struct OrganAttempts<'scan> {
     attempts: Box<dyn Attempts + 'scan>,
     /// Prepared with the first candidate, because a scorer may infer on the whole original organ first.
     scorers: Vec<Option<Box<dyn Scorer + 'scan>>>,
-    /// For each branch, its score stages in the order in which they score.
-    orders: Vec<Vec<usize>>,
 }
 
 /// A candidate with its number and its scores so far.
@@ -40,8 +37,7 @@ impl<'scan> OrganAttempts<'scan> {
         let attempts = observer.step(Step::Prepare, &stages.name, None, || stages.synthesize.site_plan(masked, organ));
         let attempts = attempts.map_err(|fault| fault.during(&organ.name).at_node(&stages.name))?;
         let scorers = stages.scorers.iter().map(|_| None).collect();
-        let orders = stages.branches.iter().map(|branch| stages.order(branch)).collect();
-        Ok(Self { stages, masked, organ, attempts, scorers, orders })
+        Ok(Self { stages, masked, organ, attempts, scorers })
     }
 
     /// Attempts one tumor until every branch has accepted a candidate or has no attempts left. `key` defines all random numbers.
@@ -84,36 +80,12 @@ impl<'scan> OrganAttempts<'scan> {
         observer: &mut O,
     ) -> Result<Vec<BranchOutcome>, O::Stop> {
         let stages = self.stages;
-        let mut outcomes = Vec::with_capacity(open.len());
-        for &branch in open {
-            let test = &stages.branches[branch].test;
-            let mut scores = Scores::default();
-            for index in self.orders[branch].clone() {
-                if test.selection() == ScoreSelection::UntilRejected && test.failing_known(&scores).is_some() {
-                    break;
-                }
-                self.score(index, &mut scored, &mut scores, observer)?;
-            }
-            let candidate = scored.candidate;
-            // A condition on a score that was not computed is not the reason.
-            let known =
-                (test.selection() == ScoreSelection::UntilRejected).then(|| test.failing_known(&scores)).flatten();
-            let decision = test.decide(&TestedCandidate {
-                organ: &self.organ.name,
-                diameter_mm: candidate.geometry.diameter_mm,
-                steering_factor: candidate.geometry.steering_factor,
-                scores: &scores,
-                draw: scored.numbers.draw,
-            });
-            let outcome = match (known, decision.verdict) {
-                (Some(condition), _) => Outcome::Rejected { reason: condition.to_string() },
-                (None, Verdict::Accepted) => Outcome::Accepted,
-                (None, Verdict::Rejected { reason }) => Outcome::Rejected { reason: reason.to_string() },
-            };
-            let (likeness, acceptance) = (decision.likeness, decision.acceptance);
-            outcomes.push(BranchOutcome { branch, scores, likeness, acceptance, outcome });
-        }
-        Ok(outcomes)
+        let candidate =
+            CandidateFacts { organ: &self.organ.name, geometry: &scored.candidate.geometry, draw: scored.numbers.draw };
+        let decide = |&branch: &usize| {
+            stages.decide(branch, &candidate, |index, scores| self.score(index, &mut scored, scores, observer))
+        };
+        open.iter().map(decide).collect()
     }
 
     /// Adds the scores of a stage to `scores`. The scores are computed once for all branches.

@@ -13,7 +13,7 @@ use crate::export::{ExportLayout, ExportOptions, ExportReport, export as export_
 use crate::graph::Registry;
 use crate::record::GroupBy;
 use crate::record::SampleRow;
-use crate::run::{Revision, RunFolder, RunManifest};
+use crate::run::{Revision, RunFolder};
 use crate::simd::Class;
 use crate::sink::{DecathlonConfig, NnunetConfig, WebDatasetConfig};
 
@@ -158,7 +158,7 @@ fn invalid(flag: &str, error: ConfigError) -> Error {
 pub fn export(args: &ExportArgs, registry: &Registry, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Result<u8> {
     // A mask of a network has the recorded digest only if it is computed with the kernel class of the run. Without that class, the export
     // refuses every such scan.
-    if let Some(class) = RunManifest::kernel_class_in(&args.run).filter(|class| Class::available().contains(class)) {
+    if let Some(class) = RunFolder::kernel_class_of(&args.run).filter(|class| Class::available().contains(class)) {
         Class::select(class)?;
     }
     let absolute = |folder: &Path| std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());

@@ -11,32 +11,41 @@ use serde::{Serialize, Serializer};
 use super::print::{ignore_closed_pipe, print_json};
 use super::scan::{read_error, read_scan, window};
 use crate::error::{Error, Fault, Result};
+use crate::export::scans::ScanReader;
+use crate::export::select::SelectedSample;
 use crate::graph::{GraphFile, Registry, check};
+use crate::id::SampleId;
 use crate::ingest::{Structures, dicom, is_tumor_name, known_label_names, volume_file};
 use crate::mask::Alignment;
+use crate::record::SampleRecord;
+use crate::review::{SampleHistory, SampleView, window_of};
+use crate::run::RunFolder;
 use crate::volume::{Array3, HuWindow, Labels, Volume, Voxels, busiest_voxel, three_planes};
 
-/// Describe a scan: geometry, HU, labels, a picture
+/// Describe a scan or a sample: geometry, HU, labels, a picture
 ///
 /// The picture has an axial, a coronal and a sagittal plane through the tumor, the middle of the labels, or of the scan, in radiological
 /// convention: the patient's right is on the left. Labels are named where their names are known: from the table in the header of the
 /// labels, the dataset.json of their data set, or --pipeline.
 #[derive(Args, Clone, Debug)]
 pub struct InspectArgs {
-    /// A NIfTI, NRRD or MetaImage file or a DICOM folder; FOLDER#ID for one of several series
+    /// A NIfTI, NRRD or MetaImage file or a DICOM folder; FOLDER#ID for one of several series; or a run folder, with a sample
     pub scan: PathBuf,
+    /// The id of a sample of the run folder: its picture shows the tumor before, after, with its outline, and as a difference
+    #[arg(value_name = "SAMPLE", conflicts_with = "labels")]
+    pub sample: Option<SampleId>,
     /// A NIfTI, NRRD or MetaImage file of labels, on the scan's grid or any other, or a DICOM RT Structure Set or Segmentation
     #[arg(long, value_name = "FILE")]
     pub labels: Option<PathBuf>,
-    /// Graph file whose mask stages name the labels
-    #[arg(long, value_name = "FILE", requires = "labels")]
+    /// Graph file whose mask stages name the labels; for a sample, with the sources of the run if these were moved
+    #[arg(long, value_name = "FILE")]
     pub pipeline: Option<PathBuf>,
     /// Write a picture of three planes, labels overlaid
     #[arg(long, value_name = "OUT")]
     pub png: Option<PathBuf>,
-    /// HU that are black and white in the picture
-    #[arg(long, value_name = "LOW,HIGH", default_value = "-175,250", allow_hyphen_values = true, value_parser = window)]
-    pub window: HuWindow,
+    /// HU that are black and white in the picture [default: -175,250; for a sample in the lung -1000,500]
+    #[arg(long, value_name = "LOW,HIGH", allow_hyphen_values = true, value_parser = window)]
+    pub window: Option<HuWindow>,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -119,6 +128,9 @@ pub fn inspect(args: &InspectArgs, registry: &Registry, stdout: &mut dyn Write) 
                 .with_hint("create the folder first"));
         }
     }
+    if let Some(sample) = args.sample {
+        return inspect_sample(args, sample, registry, stdout);
+    }
     let scan = read_scan(&args.scan)?;
     let names = label_names_of(args, registry)?;
     let labels = args.labels.as_deref().map(|path| read_labels(path, &scan, &names)).transpose()?;
@@ -126,7 +138,7 @@ pub fn inspect(args: &InspectArgs, registry: &Registry, stdout: &mut dyn Write) 
         let on_scan = labels.as_ref().map(|labels| &labels.on_scan);
         let middle = scan.grid.shape.map(|voxels| voxels / 2);
         let voxel = on_scan.and_then(|labels| voxel_to_show(&labels.ids, &names)).unwrap_or(middle);
-        three_planes(&scan, on_scan, voxel, args.window).write_png(path)?;
+        three_planes(&scan, on_scan, voxel, args.window.unwrap_or(HuWindow::ABDOMEN)).write_png(path)?;
     }
     let inspection = Inspection {
         shape: scan.grid.shape,
@@ -147,6 +159,48 @@ pub fn inspect(args: &InspectArgs, registry: &Registry, stdout: &mut dyn Write) 
     } else {
         ignore_closed_pipe(write!(stdout, "{inspection}"))?;
     }
+    Ok(0)
+}
+
+/// Describes a sample of a run folder, and returns the exit code.
+fn inspect_sample(args: &InspectArgs, sample: SampleId, registry: &Registry, stdout: &mut dyn Write) -> Result<u8> {
+    let folder = RunFolder::open(&args.scan)?;
+    let SampleHistory { record, files, .. } = SampleHistory::read(&folder, sample, None)?;
+    let Some((shard, offset_bytes, length_bytes)) = files.patch else {
+        return Err(Error::new(format!("the run folder has no patch of sample {sample}, which was rejected"))
+            .with_hint(
+                "choose an accepted sample, or a rejected one whose patch was kept: its row has a patch_shard",
+            ));
+    };
+    let window = args.window.unwrap_or_else(|| window_of(&record.organ));
+    let sample = SelectedSample { record, others: Vec::new(), shard, offset_bytes, length_bytes };
+    let reader = ScanReader::open(&folder, std::slice::from_ref(&sample), args.pipeline.as_deref(), registry)?;
+    let view = SampleView::read(&folder, &reader, &sample)?;
+    if let (Some(path), Some(picture)) = (&args.png, view.three_planes(window)) {
+        picture.write_png(path)?;
+    }
+    let statistics = view.statistics();
+    if args.json {
+        print_json(&statistics, stdout)?;
+        return Ok(0);
+    }
+    let SampleRecord { sample_id, organ, outcome, .. } = &sample.record;
+    let text = match statistics {
+        None => format!("sample      {sample_id}, a negative: it equals its scan\n"),
+        Some(statistics) => format!(
+            "sample      {sample_id}, {}\norgan       {organ}\ntumor       {} voxels, HU {:.1} before, {:.1} after\n\
+             changed     {} voxels, by {:.0} to {:.0} HU\n",
+            outcome.reason().map_or("accepted".to_owned(), |reason| format!("rejected: {reason}")),
+            statistics.tumor_voxels,
+            statistics.before_hu,
+            statistics.after_hu,
+            statistics.changed_voxels,
+            statistics.lowest_difference_hu,
+            statistics.highest_difference_hu,
+        ),
+    };
+    let picture = args.png.as_ref().map(|path| format!("picture     {}\n", path.display())).unwrap_or_default();
+    ignore_closed_pipe(write!(stdout, "{text}{picture}"))?;
     Ok(0)
 }
 

@@ -8,6 +8,7 @@ pub mod completions;
 pub mod decode;
 pub mod diff;
 pub mod evaluate;
+mod explain;
 pub mod export;
 pub mod files;
 pub mod graph;
@@ -17,9 +18,11 @@ pub mod inspect;
 mod load;
 mod messages;
 pub mod network;
+mod plan;
 mod print;
 mod progress;
 mod recorded;
+mod replay;
 pub mod retry;
 pub mod run;
 mod scan;
@@ -91,6 +94,9 @@ enum Command {
     Status(status::StatusArgs),
     Tag(tag::TagArgs),
     Diff(diff::DiffArgs),
+    Plan(plan::PlanArgs),
+    Explain(explain::ExplainArgs),
+    Replay(replay::ReplayArgs),
     Scans(scans::ScansArgs),
     Retry(retry::RetryArgs),
     Withdraw(withdraw::WithdrawArgs),
@@ -147,8 +153,10 @@ impl Cli {
         let (patient_secret, device, batch) = match &self.command {
             Command::Run(args) => (args.patient_key_file.clone(), args.device.kind(), args.batch()),
             Command::Train(args) => (args.patient_key_file.clone(), DeviceKind::Cpu, 1),
+            Command::Plan(args) => (args.patient_key_file.clone(), DeviceKind::Cpu, 1),
             Command::Scans(scans::ScansArgs { recorded, .. })
             | Command::Retry(retry::RetryArgs { recorded, .. })
+            | Command::Replay(replay::ReplayArgs { recorded, .. })
             | Command::Vacuum(vacuum::VacuumArgs { recorded, .. })
             | Command::Withdraw(withdraw::WithdrawArgs { recorded, .. }) => {
                 (recorded.patient_key_file.clone(), DeviceKind::Cpu, 1)
@@ -184,6 +192,9 @@ impl Cli {
             Command::Status(args) => status::status(args, stdout),
             Command::Tag(args) => tag::run(args, stdout, stderr),
             Command::Diff(args) => diff::diff(args, stdout),
+            Command::Plan(args) => plan::plan(args, &registry, stdout, stderr),
+            Command::Explain(args) => explain::explain(args, stdout),
+            Command::Replay(args) => replay::run(args, &registry, stdout, stderr),
             Command::Scans(args) => scans::scans(args, &registry, stdout, stderr),
             Command::Retry(args) => {
                 crate::error::exit_on_uncaught_panics();

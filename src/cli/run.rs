@@ -10,7 +10,8 @@ use clap::{Args, ValueEnum};
 use crate::dataflow::{Progress, RunOptions, RunReport};
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{GraphFile, Plan, Registry};
-use crate::run::RunManifest;
+use crate::review::draw_contact_sheet;
+use crate::run::RunFolder;
 use crate::simd::Class;
 use crate::sink::Output;
 
@@ -157,7 +158,9 @@ pub fn run(args: &RunArgs, registry: &Registry, stdout: &mut dyn Write, stderr: 
         let reporter = ProgressReporter::start(Arc::clone(&progress));
         let report = crate::dataflow::run(plan, &out, &options, &progress);
         drop(reporter);
-        return summarize(&report?, args, stdout, stderr);
+        let mut report = report?;
+        add_contact_sheet(&mut report, registry, stderr)?;
+        return summarize(&report, args, stdout, stderr);
     };
     let state = RunState::default();
     // A finished run is only read, so that several processes can stream it at once.
@@ -192,7 +195,7 @@ pub fn run(args: &RunArgs, registry: &Registry, stdout: &mut dyn Write, stderr: 
 /// # Errors
 /// If this processor lacks the class, or `--kernel-class` selects another one.
 pub(super) fn select_recorded_kernel_class(out: &Path) -> Result<()> {
-    let Some(class) = RunManifest::kernel_class_in(out) else {
+    let Some(class) = RunFolder::kernel_class_of(out) else {
         return Ok(());
     };
     Class::select(class).map_err(|_| {
@@ -210,6 +213,19 @@ pub(super) fn select_recorded_kernel_class(out: &Path) -> Result<()> {
         Error::new(format!("{} was started with the kernel class {class}, but {problem}", out.display()))
             .with_hint(hint)
     })
+}
+
+/// Draws the contact sheet of a run that changed its samples. A sheet that cannot be drawn is a warning: the samples are committed.
+fn add_contact_sheet(report: &mut RunReport, registry: &Registry, stderr: &mut dyn Write) -> Result<()> {
+    if report.processed_scans == 0 && report.retested_scans.is_empty() {
+        return Ok(());
+    }
+    let drawn = RunFolder::open(&report.folder).and_then(|folder| draw_contact_sheet(&folder, registry));
+    match drawn {
+        Ok(sheet) => report.contact_sheet = sheet.map(|sheet| sheet.path),
+        Err(error) => ignore_closed_pipe(writeln!(stderr, "warning: no contact sheet: {error}"))?,
+    }
+    Ok(())
 }
 
 /// Prints the warnings of a run on standard error and its report on standard output; returns the exit code.

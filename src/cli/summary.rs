@@ -56,7 +56,11 @@ impl std::fmt::Display for Summary<'_> {
             writeln!(f, "  {name:<16}{}", path.display())?;
         }
         writeln!(f, "  {:<16}freetumor files {folder} samples", "tables")?;
-        writeln!(f, "  {:<16}{folder}", "run folder")
+        writeln!(f, "  {:<16}{folder}", "run folder")?;
+        match &report.contact_sheet {
+            Some(path) => writeln!(f, "  {:<16}{} (left: accepted, right: rejected)", "contact sheet", path.display()),
+            None => Ok(()),
+        }
     }
 }
 
@@ -89,7 +93,11 @@ impl Summary<'_> {
         let lines = [
             (&report.changed_scans, "changed since the last run, processed again"),
             (&report.affected_scans, "affected by the change of the graph, processed again"),
-            (&report.retried_scans, "pending or duplicates of changed scans, processed again"),
+            (&report.retested_scans, "decided on again from stored scores"),
+            (
+                &report.retried_scans,
+                "pending, failed in an earlier version, or duplicates of changed scans, processed again",
+            ),
             (&report.removed_scans, "no longer in their source, removed with their samples"),
         ];
         let lines: Vec<_> = lines.into_iter().filter(|(scans, _)| !scans.is_empty()).collect();

@@ -23,6 +23,7 @@ use timely::dataflow::{Scope, StreamVec};
 
 use crate::ingest::{Scan, ScanEntry};
 use crate::record::{QualityGroup, SampleRecord};
+use crate::run::Retest;
 use crate::run::spool::ScanOutcome;
 
 use super::admit::admit;
@@ -229,12 +230,15 @@ fn commit_epochs<'scope>(
 ) -> (Input<(QualityGroup, Epoch, isize)>, Handle<Epoch>) {
     let (earlier_counts, counts_stream) = scope.new_input();
     let sequential = SharedState { in_flight: 1, ..shared.clone() };
-    let ledger = Arc::clone(&shared.ledger);
+    let (ledger, runner) = (Arc::clone(&shared.ledger), Arc::clone(&shared.runner));
     let deduplicated = deduplicate_epochs(outcomes, shared);
     let epochs = fallible(deduplicated, "remove", Priority::Save, &sequential, move |epoch, outcomes| {
         let added = attempts_of(outcomes.iter().flat_map(|outcome: &ScanOutcome| &outcome.samples), epoch, 1);
         let removed = attempts_of(&ledger.rows_to_remove(epoch)?, epoch, -1);
-        Ok(Arc::new(EpochOutcomes { epoch, outcomes, attempts: added.into_iter().chain(removed).collect() }))
+        let (retest, retested) = ledger.retest(epoch, &runner.plan)?.unzip();
+        let retested = retested.into_iter().flatten().map(|(group, change)| (group, epoch, change));
+        let attempts = added.into_iter().chain(removed).chain(retested).collect();
+        Ok(Arc::new(EpochOutcomes { epoch, outcomes, retest, attempts }))
     });
     let candidates = epochs.clone().flat_map(|epoch: Arc<EpochOutcomes>| epoch.attempts.clone());
     let changes = count_groups(scope.concatenate([counts_stream, candidates]));
@@ -243,7 +247,9 @@ fn commit_epochs<'scope>(
     let receipts = fallible(complete, "commit", Priority::Save, &sequential, move |epoch, (outcomes, changes)| {
         let outcomes: Arc<EpochOutcomes> = outcomes;
         let timing = Timing { epoch, step: Step::Commit, node: "commit", scan_id: None, sample_id: None };
-        runner.telemetry.time(timing, || ledger.commit(epoch, &outcomes.outcomes, &changes))?;
+        runner
+            .telemetry
+            .time(timing, || ledger.commit(epoch, &outcomes.outcomes, outcomes.retest.as_ref(), &changes))?;
         runner.spool.clear(epoch)?;
         runner.progress.epoch_committed();
         Ok(())
@@ -256,6 +262,8 @@ fn commit_epochs<'scope>(
 struct EpochOutcomes {
     epoch: Epoch,
     outcomes: Vec<ScanOutcome>,
+    /// New decisions on stored candidates.
+    retest: Option<Retest>,
     /// The attempts that the epoch adds (+1) and removes (−1), by group.
     attempts: Vec<(QualityGroup, Epoch, isize)>,
 }

@@ -62,8 +62,10 @@ pub struct RunScans {
     pub committed: HashMap<ScanId, CommittedScan>,
     /// The withdrawn scans, which are not ingested again.
     pub withdrawn: Tombstones,
-    /// How the graph differs from that of the last epoch; empty if it is the same.
+    /// The differences of the graph from that of the last epoch; empty if it is the same.
     pub graph_change: Vec<String>,
+    /// The first epoch of this version of freetumor: failed scans of earlier epochs are processed again.
+    pub first_epoch_of_code: Epoch,
 }
 
 /// Returns the keys of ingested scans.
@@ -78,7 +80,9 @@ pub struct ScanChanges {
     pub changed: Vec<ScanEntry>,
     /// Scans with the same version that a change of the graph affects.
     pub affected: Vec<ScanEntry>,
-    /// Scans that could not be processed because of a fault of the machine.
+    /// Scans that a change of quality tests or sinks affects, whose stored candidates suffice for new decisions.
+    pub retested: Vec<ScanId>,
+    /// Scans that could not be processed because of a fault of the machine, and scans that failed in an earlier version of freetumor.
     pub pending: Vec<ScanEntry>,
     /// Duplicates of changed and removed scans, with the scan that was processed instead.
     pub duplicates: Vec<(ScanId, ScanEntry)>,
@@ -98,15 +102,20 @@ impl ScanChanges {
         let mut changes = Self { is_graph_changed: !scans.graph_change.is_empty(), ..Self::default() };
         let graphs = plan.source_graphs();
         let graph = |entry: &ScanEntry| graphs.get(&entry.source).map(|graph| graph.results);
+        let is_retried = |scan: &CommittedScan| match scan.status {
+            Status::Pending => true,
+            Status::Fault => scan.epoch < scans.first_epoch_of_code,
+            Status::Done | Status::Duplicate | Status::Withdrawn => false,
+        };
         let mut listed: HashMap<ScanId, &ScanEntry> = HashMap::new();
         for entry in listing.entries().filter(|entry| !scans.withdrawn.contains_entry(entry)) {
             listed.insert(entry.scan_id, entry);
-            let status = scans.committed.get(&entry.scan_id).map(|scan| scan.status);
+            let committed = scans.committed.get(&entry.scan_id);
             match scans.ingested.get(&entry.scan_id) {
                 None => changes.new.push(entry.clone()),
                 Some(ingested) if ingested.version != entry.version => changes.changed.push(entry.clone()),
                 Some(ingested) if Some(ingested.graph) != graph(entry) => changes.affected.push(entry.clone()),
-                Some(_) if status == Some(Status::Pending) => changes.pending.push(entry.clone()),
+                Some(_) if committed.is_some_and(is_retried) => changes.pending.push(entry.clone()),
                 Some(_) => {}
             }
         }

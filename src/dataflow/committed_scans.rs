@@ -1,9 +1,10 @@
 //! The scans of a run folder that is only read: their rows, and their keys.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::error::Result;
 use crate::id::ScanId;
+use crate::ingest::ScanEntry;
 use crate::record::ScanRecord;
 use crate::run::RunFolder;
 
@@ -35,4 +36,15 @@ pub(super) fn keys_of(folder: &RunFolder, scans: &HashSet<ScanId>) -> Result<Has
         }
     })?;
     Ok(keys)
+}
+
+/// Returns the last ingested entries of scans of a run folder, with their keys from `RUN/private`, sorted by scan id.
+pub(super) fn entries_of(folder: &RunFolder, scans: &HashSet<ScanId>) -> Result<Vec<ScanEntry>> {
+    let mut entries = BTreeMap::new();
+    folder.for_each_entry(folder.next_ingest()?, &mut |entry| {
+        if scans.contains(&entry.scan_id) {
+            entries.insert(entry.scan_id, entry);
+        }
+    })?;
+    Ok(entries.into_values().collect())
 }

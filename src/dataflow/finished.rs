@@ -11,7 +11,7 @@ use crate::run::{IngestedScans, RunFolder, Tombstones};
 use super::changes::{Listing, RunScans, ScanChanges};
 use super::committed_scans::{committed_scans, keys_of};
 use super::folder_report::folder_report;
-use super::ledger::manifest;
+use super::ledger::{CODE_VERSION, manifest};
 use super::report::RunReport;
 
 /// Returns the summary of a run that has nothing to do: all scans of its sources are committed. Returns `None` if there is work, or the
@@ -46,10 +46,11 @@ pub fn changes_since(plan: &Plan, run: &RunFolder) -> Result<ScanChanges> {
     ScanChanges::new(plan, &Listing::of(plan)?, &scans_of(run, plan)?, &keys)
 }
 
-fn scans_of(run: &RunFolder, plan: &Plan) -> Result<RunScans> {
+pub(super) fn scans_of(run: &RunFolder, plan: &Plan) -> Result<RunScans> {
     let IngestedScans { entries, withdrawn: tombstones } = run.ingested(run.next_ingest()?)?;
     let mut withdrawn = Tombstones::new(plan.patient_secret()?);
     withdrawn.extend(tombstones);
     let graph_change = run.check_resumable(&manifest(plan)?)?;
-    Ok(RunScans { ingested: entries, committed: committed_scans(run)?, withdrawn, graph_change })
+    let first_epoch_of_code = run.first_epoch_of_code(CODE_VERSION)?;
+    Ok(RunScans { ingested: entries, committed: committed_scans(run)?, withdrawn, graph_change, first_epoch_of_code })
 }

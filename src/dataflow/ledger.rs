@@ -6,28 +6,34 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
-use crate::graph::{Plan, Port};
+use crate::graph::Plan;
 use crate::id::{ScanId, ScanVersion};
 use crate::ingest::{PatientSecret, ScanEntry};
 use crate::record::parquet::encode_part;
 use crate::record::{FaultRecord, QualityGroup, QualityRecord, SampleRecord, Split, Status};
-use crate::run::seal::{LayoutInput, seal};
+use crate::run::seal::seal;
 use crate::run::spool::{ScanOutcome, Spool};
 use crate::run::{
-    Commit, EpochChanges, FORMAT_VERSION, IngestEntry, IngestManifest, IngestedScans, Removal, RunFolder, RunManifest,
-    RunWriter, ScansByEpoch, SourceGraph, Tag, TagName, Tombstones, graph_after, remove_scans, rows_of_scans,
-    without_paths,
+    Commit, EpochChanges, FORMAT_VERSION, IngestEntry, IngestManifest, IngestedScans, Removal, Retest, RunFolder,
+    RunManifest, RunWriter, ScansByEpoch, SourceGraph, Tag, TagName, Tombstones, graph_after, remove_scans,
+    rows_of_scans, without_paths,
 };
-use crate::sink::{BUCKETS, Layout, LayoutReport, Output, PATCHES};
+use crate::sink::{BUCKETS, LayoutReport, PATCHES};
 use crate::store::DurableStorage;
 
 use super::Epoch;
-use super::changes::{CommittedScan, RunScans};
-use super::committed_scans::{committed_scans, keys_of};
+use super::acceptance_band::band_warnings;
+use super::changes::{CommittedScan, RunScans, ScanChanges};
+use super::committed_scans::{committed_scans, entries_of, keys_of};
 use super::folder_report::{folder_report, for_each_row};
 use super::quality::QualityChange;
 use super::report::RunReport;
+use super::retest::{retest, select_retested};
 use super::schedule::EpochWork;
+use super::selections::SinkSelections;
+
+/// The version of freetumor.
+pub(super) const CODE_VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Maximum number of files in a message.
 const MAX_LISTED_FILES: usize = 5;
@@ -42,11 +48,15 @@ pub struct Ledger {
     secret: Option<PatientSecret>,
     /// The digests of the graph after each source.
     graphs: BTreeMap<String, SourceGraph>,
-    /// How the graph differed from that of the last epoch when the folder was opened.
+    /// The differences of the graph from that of the last epoch when the folder was opened.
     graph_change: Vec<String>,
-    outputs: Vec<Output>,
-    /// The samples of each sink: synthesis stage, branch, and whether accepted or rejected.
-    selections: Vec<HashSet<(String, String, bool)>>,
+    /// The digests of the graph after each source, as of the last epoch when the folder was opened.
+    earlier_graphs: BTreeMap<String, SourceGraph>,
+    /// Attempts by group when the folder was opened.
+    earlier_quality: BTreeMap<QualityGroup, i64>,
+    /// The first epoch of this version of freetumor.
+    first_epoch_of_code: Epoch,
+    sinks: SinkSelections,
     state: Mutex<State>,
 }
 
@@ -72,21 +82,14 @@ impl Ledger {
         let writer = RunFolder::create_or_resume(folder, &manifest(plan)?)?;
         writer.folder().check_files()?;
         writer.record_private_pipeline(&plan.folder, &plan.resolved)?;
-        let outputs: Vec<_> = plan.sinks.iter().map(|node| node.output.clone()).collect();
+        let sinks = SinkSelections::of(plan);
+        let first_epoch_of_code = writer.folder().first_epoch_of_code(CODE_VERSION)?;
+        let earlier_graphs = writer.folder().current_manifest()?.graphs;
         if writer.next_epoch() > 0 {
             // Before any work: a layout with files of the user would be refused at the end.
-            check_foreign(folder, &writer.project(layouts(&outputs))?)?;
+            check_foreign(folder, &writer.project(sinks.layouts())?)?;
         }
-        let mut selections = vec![HashSet::new(); outputs.len()];
-        for synthesis in &plan.syntheses {
-            for (branch, node) in synthesis.attempts.branches.iter().zip(&synthesis.branches) {
-                for feed in &node.feeds {
-                    let stage = synthesis.attempts.name.clone();
-                    selections[feed.sink].insert((stage, branch.name.clone(), feed.port == Port::Main));
-                }
-            }
-        }
-        let spool = writer.spool(layouts(&outputs));
+        let spool = writer.spool(sinks.layouts());
         spool.clear_committed(writer.next_epoch())?;
         let graph_change = writer.graph_change().to_vec();
         if !graph_change.is_empty() {
@@ -95,6 +98,7 @@ impl Ledger {
         }
         let quality = writer.folder().quality(None)?;
         let scans = committed_scans(writer.folder())?;
+        let earlier_quality = quality.clone();
         let state = State {
             writer,
             quality,
@@ -110,8 +114,10 @@ impl Ledger {
                 secret,
                 graphs: plan.source_graphs(),
                 graph_change,
-                outputs,
-                selections,
+                earlier_graphs,
+                earlier_quality,
+                first_epoch_of_code,
+                sinks,
                 state: Mutex::new(state),
             },
             spool,
@@ -137,11 +143,17 @@ impl Ledger {
             let is_current = |entry: &IngestEntry| entry.graph == graph_after(&self.graphs, &entry.source);
             for (entry, _) in entries.iter_mut().zip(&manifest.entries).filter(|(_, ingested)| !is_current(ingested)) {
                 // Without a version, the scan becomes pending, and a later epoch processes it by the current graph.
-                entry.version = ScanVersion::default();
+                entry.version = ScanVersion::OUTDATED;
+            }
+            let IngestManifest { retested, removed, withdrawn, .. } = manifest;
+            let (retested, outdated): (Vec<_>, Vec<_>) = retested.into_iter().partition(is_current);
+            let outdated: HashSet<ScanId> = outdated.iter().map(|entry| entry.scan_id).collect();
+            if !outdated.is_empty() {
+                let outdated = entries_of(folder, &outdated)?.into_iter();
+                entries.extend(outdated.map(|entry| ScanEntry { version: ScanVersion::OUTDATED, ..entry }));
             }
             let entries = entries.into_iter().map(Arc::new).collect();
-            let IngestManifest { removed, withdrawn, .. } = manifest;
-            Ok(EpochWork { epoch, entries, removed, withdrawn, replaces: false })
+            Ok(EpochWork { epoch, entries, retested, removed, withdrawn, replaces: false })
         });
         Ok((open.collect::<Result<_>>()?, next))
     }
@@ -156,7 +168,8 @@ impl Ledger {
         let mut withdrawn = Tombstones::new(self.secret.clone());
         withdrawn.extend(tombstones);
         let graph_change = state.writer.graph_change().to_vec();
-        Ok(RunScans { ingested: entries, committed: state.scans.clone(), withdrawn, graph_change })
+        let first_epoch_of_code = self.first_epoch_of_code;
+        Ok(RunScans { ingested: entries, committed: state.scans.clone(), withdrawn, graph_change, first_epoch_of_code })
     }
 
     /// Returns how the graph differed from that of the last epoch when the folder was opened; empty if it was the same.
@@ -177,14 +190,7 @@ impl Ledger {
     /// # Errors
     /// If a private file cannot be read.
     pub fn entries_of(&self, scans: &HashSet<ScanId>) -> Result<Vec<ScanEntry>> {
-        let folder = self.state().writer.folder().clone();
-        let mut entries = BTreeMap::new();
-        folder.for_each_entry(folder.next_ingest()?, &mut |entry| {
-            if scans.contains(&entry.scan_id) {
-                entries.insert(entry.scan_id, entry);
-            }
-        })?;
-        Ok(entries.into_values().collect())
+        entries_of(self.state().writer.folder(), scans)
     }
 
     /// Returns the scans with a fault for which `selects` returns true.
@@ -248,8 +254,8 @@ impl Ledger {
             return Ok(());
         }
         let entries: Vec<_> = work.entries.iter().map(|entry| (**entry).clone()).collect();
-        let (removed, withdrawn) = (work.removed.clone(), work.withdrawn.clone());
-        let epoch = state.writer.ingest(&EpochChanges { entries, removed, withdrawn })?;
+        let EpochWork { retested, removed, withdrawn, .. } = work.clone();
+        let epoch = state.writer.ingest(&EpochChanges { entries, retested, removed, withdrawn })?;
         if epoch != work.epoch {
             return Err(Error::new(format!("expected to ingest epoch {}, got epoch {epoch}", work.epoch)));
         }
@@ -269,37 +275,59 @@ impl Ledger {
         rows_of_scans(&folder, &scans)
     }
 
+    /// Publishes new decisions on the stored candidates of the scans that an epoch decides on again; returns the changes of files, and the
+    /// changed numbers of attempts by group. Returns `None` if the epoch decides on no stored candidates.
+    ///
+    /// # Errors
+    /// If committed files cannot be read or written.
+    pub fn retest(&self, epoch: Epoch, plan: &Plan) -> Result<Option<(Retest, BTreeMap<QualityGroup, isize>)>> {
+        let (folder, scans) = {
+            let state = self.state();
+            (state.writer.folder().clone(), state.scans_to_retest(epoch)?)
+        };
+        if scans.is_empty() { Ok(None) } else { retest(&folder, &scans, plan, &self.sinks).map(Some) }
+    }
+
+    /// Moves those scans that a change of the graph affects and whose stored candidates suffice from `affected` to `retested`.
+    ///
+    /// # Errors
+    /// If committed files cannot be read.
+    pub fn select_retested(&self, plan: &Plan, scans: &RunScans, changes: &mut ScanChanges) -> Result<()> {
+        let folder = self.state().writer.folder().clone();
+        select_retested(&folder, &self.earlier_graphs, plan, scans, changes)
+    }
+
     /// Commits an epoch: publishes the staged files of the scans and writes the tables, with one commit for all. The commit removes the
-    /// earlier rows and samples of these scans and those of removed scans. `changes` are the changes of the counts by group since the
+    /// earlier rows and samples of these scans and those of removed scans, and makes the changes of `retest`. `changes` are the changes of the counts by group since the
     /// previous epoch.
     ///
     /// # Errors
     /// If a file cannot be written or another process was faster.
-    pub fn commit(&self, epoch: Epoch, outcomes: &[ScanOutcome], changes: &[QualityChange]) -> Result<()> {
+    pub fn commit(
+        &self,
+        epoch: Epoch,
+        outcomes: &[ScanOutcome],
+        retest: Option<&Retest>,
+        changes: &[QualityChange],
+    ) -> Result<()> {
         let (folder, scans) = {
             let state = self.state();
             (state.writer.folder().clone(), state.scans_to_remove(epoch)?)
         };
         let store = folder.store();
-        let selections: Vec<_> = self
-            .selections
-            .iter()
-            .map(|selections| {
-                move |row: &SampleRecord| {
-                    selections.contains(&(row.stage.clone(), row.branch.clone(), row.outcome.is_accepted()))
-                }
-            })
-            .collect();
-        let inputs: Vec<_> = self
-            .outputs
-            .iter()
-            .zip(&selections)
-            .filter_map(|(output, selects)| Some(LayoutInput { layout: output.layout()?, selects }))
-            .collect();
-        let mut sealed = seal(&**store, epoch, outcomes.to_vec(), &inputs)?;
-        let Removal { add, remove, counts } = remove_scans(&folder, &scans, &inputs)?;
-        sealed.add.extend(add);
-        (sealed.remove, sealed.removed) = (remove, counts);
+        let mut sealed = self.sinks.with_inputs(|inputs| {
+            let mut sealed = seal(&**store, epoch, outcomes.to_vec(), inputs)?;
+            let Removal { add, remove, counts } = remove_scans(&folder, &scans, inputs)?;
+            sealed.add.extend(add);
+            (sealed.remove, sealed.removed) = (remove, counts);
+            Ok::<_, Error>(sealed)
+        })?;
+        if let Some(Retest { removal, counts }) = retest {
+            sealed.add.extend(removal.add.iter().cloned());
+            sealed.remove.extend(removal.remove.iter().cloned());
+            sealed.counts += counts;
+            sealed.removed += &removal.counts;
+        }
         let mut state = self.state();
         let rows = apply_changes(&mut state.quality, epoch, changes);
         if !rows.is_empty() || epoch == 0 {
@@ -309,10 +337,20 @@ impl Ledger {
         state.record_commit(&scans, outcomes);
         if state.last_projection.elapsed() >= PROJECT_INTERVAL.max(50 * state.projection_time) {
             let start = Instant::now();
-            state.writer.project(layouts(&self.outputs))?;
+            state.writer.project(self.sinks.layouts())?;
             (state.last_projection, state.projection_time) = (Instant::now(), start.elapsed());
         }
         Ok(())
+    }
+
+    /// Returns a sentence for each data set whose share of accepted attempts since the folder was opened leaves the band of the earlier runs.
+    pub fn band_warnings(&self) -> Vec<String> {
+        // Another graph has other shares.
+        if self.graph_change.is_empty() {
+            band_warnings(&self.earlier_quality, &self.state().quality)
+        } else {
+            Vec::new()
+        }
     }
 
     /// Returns the number of scans whose rows are of an epoch from `first` on.
@@ -338,9 +376,9 @@ impl Ledger {
     /// # Errors
     /// The errors of [`Ledger::project`].
     pub fn project_layouts(&self) -> Result<BTreeMap<String, BTreeMap<Split, usize>>> {
-        let projected = self.state().writer.project(layouts(&self.outputs))?;
+        let projected = self.state().writer.project(self.sinks.layouts())?;
         check_foreign(&self.folder, &projected)?;
-        let names = layouts(&self.outputs).map(|layout| layout.name().to_owned());
+        let names = self.sinks.layouts().map(|layout| layout.name().to_owned());
         Ok(names.zip(projected.into_iter().map(|projected| projected.samples)).collect())
     }
 
@@ -355,6 +393,18 @@ impl Ledger {
 }
 
 impl State {
+    /// Returns the scans whose stored candidates an epoch decides on again.
+    fn scans_to_retest(&self, epoch: Epoch) -> Result<ScansByEpoch> {
+        let (manifest, _) = self.writer.folder().ingest_manifest(epoch)?;
+        let mut retested = ScansByEpoch::new();
+        for scan_id in manifest.retested.iter().map(|entry| entry.scan_id) {
+            if let Some(scan) = self.scans.get(&scan_id) {
+                retested.entry(scan.epoch).or_default().insert(scan_id);
+            }
+        }
+        Ok(retested)
+    }
+
     /// Returns the scans whose committed rows the commit of an epoch removes.
     fn scans_to_remove(&self, epoch: Epoch) -> Result<ScansByEpoch> {
         let (manifest, _) = self.writer.folder().ingest_manifest(epoch)?;
@@ -382,11 +432,6 @@ impl State {
     }
 }
 
-/// Returns the layouts of the given outputs.
-fn layouts(outputs: &[Output]) -> impl Iterator<Item = &dyn Layout> {
-    outputs.iter().filter_map(Output::layout)
-}
-
 /// Returns the run manifest of a plan.
 pub(super) fn manifest(plan: &Plan) -> Result<RunManifest> {
     let secret = plan.patient_secret()?;
@@ -398,7 +443,7 @@ pub(super) fn manifest(plan: &Plan) -> Result<RunManifest> {
         pipeline,
         pipeline_digest: plan.digest.clone(),
         seed: plan.seed,
-        code_version: env!("CARGO_PKG_VERSION").into(),
+        code_version: CODE_VERSION.into(),
         shard_buckets: BTreeMap::from([(PATCHES.to_owned(), BUCKETS)]),
         kernel_class: plan.kernel_class(),
         patient_secret: secret.map(|secret| secret.fingerprint()),

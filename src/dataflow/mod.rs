@@ -21,6 +21,7 @@
 //! resumes.
 
 mod abort;
+mod acceptance_band;
 mod admit;
 mod backoff;
 mod budget;
@@ -39,13 +40,16 @@ mod offload;
 mod options;
 mod organ;
 pub mod pool;
+mod preview;
 mod process;
 mod progress;
 mod quality;
 mod report;
 mod requests;
+mod retest;
 mod run;
 mod schedule;
+mod selections;
 mod split_three;
 mod stage_runner;
 pub mod telemetry;
@@ -60,6 +64,7 @@ pub use finished::{changes_since, finished};
 pub use ledger::Ledger;
 pub use options::RunOptions;
 pub use organ::Failure;
+pub use preview::{RunPreview, ScanTotals, preview};
 pub use process::known_scans;
 pub use progress::{Progress, ProgressSnapshot};
 pub use quality::QualityChange;

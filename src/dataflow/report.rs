@@ -30,11 +30,14 @@ pub struct RunReport {
     pub left_out_scans: u64,
     /// Scans that this run processed again because their files changed.
     pub changed_scans: Vec<ScanId>,
-    /// How the graph of this run differed from that of the last run; empty if it was the same.
+    /// The differences of the graph of this run from that of the last run; empty if it was the same.
     pub graph_change: Vec<String>,
     /// Scans that this run processed again because the graph changed.
     pub affected_scans: Vec<ScanId>,
-    /// Scans that this run processed again: pending scans, and duplicates of changed or removed scans.
+    /// Scans whose stored candidates this run decided on again because quality tests or sinks changed.
+    pub retested_scans: Vec<ScanId>,
+    /// Scans that this run processed again: pending scans, scans that failed in an earlier version of freetumor, and duplicates of changed or
+    /// removed scans.
     pub retried_scans: Vec<ScanId>,
     /// Scans that are no longer in their source, whose rows and samples this run removed.
     pub removed_scans: Vec<ScanId>,
@@ -65,6 +68,9 @@ pub struct RunReport {
     /// The folder of each layout.
     #[serde(serialize_with = "serialize_layouts")]
     pub layouts: Vec<(String, PathBuf)>,
+    /// The picture of some of the newest samples; absent if no scan was processed.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "serialize_optional_path")]
+    pub contact_sheet: Option<PathBuf>,
     /// Warnings about the sources and the training sets, each a sentence.
     pub warnings: Vec<String>,
     /// Wall time of this run.
@@ -87,6 +93,10 @@ pub struct RunReport {
 
 fn serialize_layouts<S: Serializer>(layouts: &[(String, PathBuf)], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(layouts.iter().map(|(name, path)| (name, path.to_string_lossy())))
+}
+
+fn serialize_optional_path<S: Serializer>(path: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
+    path.as_ref().map(|path| path.to_string_lossy()).serialize(serializer)
 }
 
 /// The number of attempts of a group.

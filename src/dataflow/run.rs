@@ -41,8 +41,9 @@ pub fn run(plan: Plan, folder: &Path, options: &RunOptions, progress: &Arc<Progr
     let listing = listing.map_or_else(|| Listing::of(plan), Ok)?;
     let warnings = listing.empty_sources(plan).map(without_scans).collect();
     session.process(warnings, &|scans| {
-        let changes = ScanChanges::new(plan, &listing, scans, &|ids| session.ledger.keys_of(ids))?;
+        let mut changes = ScanChanges::new(plan, &listing, scans, &|ids| session.ledger.keys_of(ids))?;
         check_missing(plan, scans, &changes)?;
+        session.ledger.select_retested(plan, scans, &mut changes)?;
         Ok(changes)
     })
 }
@@ -131,8 +132,15 @@ impl<'a> Session<'a> {
         runner.progress.expect_scans(schedule.scans() as u64);
         warn_of_small_disk(plan, self.folder, &schedule);
         counts.add(&schedule, &scans, &changes);
-        let ScanCounts { processed_scans, new_scans, changed_scans, affected_scans, retried_scans, removed_scans } =
-            counts;
+        let ScanCounts {
+            processed_scans,
+            new_scans,
+            changed_scans,
+            affected_scans,
+            retested_scans,
+            retried_scans,
+            removed_scans,
+        } = counts;
         let left_out_scans = schedule.left_out_scans() as u64;
         let mut shared = process(runner, ledger, &scans, schedule, options)?;
         while execute_requests(runner, ledger, options)? {
@@ -146,6 +154,7 @@ impl<'a> Session<'a> {
         let samples = shared.ledger.project_layouts()?;
         warnings.extend(runner.plan.sinks.iter().filter_map(|sink| missing_splits(&runner.plan, sink, &samples)));
         warnings.extend(runner.plan.masks.iter().filter_map(absent_selections));
+        warnings.extend(shared.ledger.band_warnings());
         let sums = runner.telemetry.sums();
         let networks = network_uses(&runner.plan);
         let compute_steps = [Step::Mask, Step::Prepare, Step::Synthesize, Step::Score];
@@ -160,6 +169,7 @@ impl<'a> Session<'a> {
             changed_scans,
             graph_change: ledger.graph_change().to_vec(),
             affected_scans,
+            retested_scans,
             retried_scans,
             removed_scans,
             newly_failed_scans: failed(Status::Fault),
@@ -188,6 +198,7 @@ struct ScanCounts {
     new_scans: u64,
     changed_scans: Vec<ScanId>,
     affected_scans: Vec<ScanId>,
+    retested_scans: Vec<ScanId>,
     retried_scans: Vec<ScanId>,
     removed_scans: Vec<ScanId>,
 }
@@ -205,6 +216,8 @@ impl ScanCounts {
         self.changed_scans.extend(changed.filter(is_scheduled));
         let affected = changes.affected.iter().map(|entry| entry.scan_id);
         self.affected_scans.extend(affected.filter(is_scheduled));
+        let retested = schedule.epochs().iter().flat_map(|work| &work.retested);
+        self.retested_scans.extend(retested.map(|entry| entry.scan_id));
         self.retried_scans.extend(retried.map(|entry| entry.scan_id).filter(is_scheduled));
         self.removed_scans.extend(schedule.epochs().iter().flat_map(|work| work.removed.iter().copied()));
     }

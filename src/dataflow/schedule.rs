@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::graph::Plan;
 use crate::id::{ScanId, Tombstone};
 use crate::ingest::ScanEntry;
-use crate::run::EpochChanges;
+use crate::run::{EpochChanges, IngestEntry, graph_after};
 
 use super::Epoch;
 use super::changes::{RunScans, ScanChanges};
@@ -18,6 +18,8 @@ pub struct EpochWork {
     pub epoch: Epoch,
     /// The scans to process.
     pub entries: Vec<Arc<ScanEntry>>,
+    /// The scans of earlier epochs whose stored candidates are decided on again.
+    pub retested: Vec<IngestEntry>,
     /// The scans that are removed from the run.
     pub removed: Vec<ScanId>,
     /// The tombstones of withdrawn scans.
@@ -56,11 +58,20 @@ impl Schedule {
         let mut entries = changes.in_order();
         let left_out_scans = entries.len().saturating_sub(limit.unwrap_or(usize::MAX));
         entries.truncate(limit.unwrap_or(usize::MAX));
-        let next = open.last().map_or(next, |work| work.epoch + 1);
+        let mut next = open.last().map_or(next, |work| work.epoch + 1);
         let mut epochs = open;
+        if !changes.retested.is_empty() {
+            let graphs = plan.source_graphs();
+            let ingested = changes.retested.iter().filter_map(|scan_id| scans.ingested.get(scan_id));
+            let retested =
+                |entry: &IngestEntry| IngestEntry { graph: graph_after(&graphs, &entry.source), ..entry.clone() };
+            epochs.push(EpochWork { epoch: next, retested: ingested.map(retested).collect(), ..EpochWork::default() });
+            next += 1;
+        }
         let entries: Vec<_> = entries.into_iter().map(Arc::new).collect();
         let mut chunks: Vec<Vec<_>> = entries.chunks(plan.epoch_scans.max(1)).map(<[_]>::to_vec).collect();
-        if chunks.is_empty() && (!changes.gone.is_empty() || changes.is_graph_changed) {
+        let is_recorded = !changes.is_graph_changed || !changes.retested.is_empty();
+        if chunks.is_empty() && (!changes.gone.is_empty() || !is_recorded) {
             chunks.push(Vec::new());
         }
         for (index, (entries, epoch)) in chunks.into_iter().zip(next..).enumerate() {
@@ -72,9 +83,9 @@ impl Schedule {
 
     /// Creates a schedule of one epoch, which is processed even if there are requests.
     pub fn of_epoch(epoch: Epoch, changes: EpochChanges, scans: &RunScans) -> Self {
-        let EpochChanges { entries, removed, withdrawn } = changes;
+        let EpochChanges { entries, retested, removed, withdrawn } = changes;
         let entries = entries.into_iter().map(Arc::new).collect();
-        let work = EpochWork { epoch, entries, removed, withdrawn, replaces: true };
+        let work = EpochWork { epoch, entries, retested, removed, withdrawn, replaces: true };
         Self { epochs: vec![work], left_out_scans: 0, is_uninterrupted: true }.with_replacements(scans)
     }
 
@@ -83,7 +94,7 @@ impl Schedule {
         let Self { mut epochs, left_out_scans, is_uninterrupted } = self;
         let mut earlier: HashSet<ScanId> = scans.committed.keys().copied().collect();
         for work in &mut epochs {
-            let replaces = work.scan_ids().any(|scan_id| earlier.contains(&scan_id));
+            let replaces = !work.retested.is_empty() || work.scan_ids().any(|scan_id| earlier.contains(&scan_id));
             work.replaces = replaces;
             earlier.extend(work.scan_ids());
         }

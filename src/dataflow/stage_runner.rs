@@ -92,7 +92,7 @@ impl StageRunner {
     /// A fault if the file has no valid header.
     pub fn peek(&self, epoch: Epoch, source: usize, entry: &ScanEntry, limit_bytes: u64) -> Result<u64, Fault> {
         let node = &self.plan.sources[source];
-        if entry.version == ScanVersion::default() {
+        if entry.version == ScanVersion::OUTDATED {
             let message = "the graph changed after the scan was ingested";
             return Err(Fault::read(FaultKind::Changed, message).at_node(&node.name));
         }

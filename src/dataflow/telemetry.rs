@@ -1,5 +1,6 @@
 //! Timings: one JSON line per step, not part of commits, joinable with the tables by ids.
 
+use std::collections::HashSet;
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
 use std::path::Path;
@@ -7,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
@@ -134,6 +135,47 @@ impl Telemetry {
     }
 }
 
+/// Bytes of telemetry that an estimate reads, from the newest files.
+const MAX_ESTIMATE_BYTES: u64 = 64 << 20;
+
+/// A line of telemetry, as far as an estimate needs it.
+#[derive(Deserialize)]
+struct ScanTiming {
+    scan_id: Option<ScanId>,
+    microseconds: u64,
+}
+
+/// Returns the mean time of a scan over all steps and threads in seconds, from the newest telemetry in `folder`; `None` if there is none.
+///
+/// # Errors
+/// If a file cannot be read.
+pub fn mean_scan_seconds(folder: &Path) -> Result<Option<f64>> {
+    let unreadable = |cause| Error::io("cannot read", folder, cause);
+    let entries = match std::fs::read_dir(folder) {
+        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        entries => entries.map_err(unreadable)?,
+    };
+    let mut files: Vec<_> = entries.map(|entry| Ok(entry?.path())).collect::<Result<_, _>>().map_err(unreadable)?;
+    // The names start with the time.
+    files.sort();
+    let (mut scans, mut microseconds, mut bytes) = (HashSet::new(), 0, 0);
+    for path in files.iter().rev() {
+        let text = std::fs::read_to_string(path).map_err(|cause| Error::io("cannot read", path, cause))?;
+        // The last line of a run that writes is not complete.
+        for timing in text.lines().filter_map(|line| serde_json::from_str::<ScanTiming>(line).ok()) {
+            if let Some(scan_id) = timing.scan_id {
+                scans.insert(scan_id);
+                microseconds += timing.microseconds;
+            }
+        }
+        bytes += text.len() as u64;
+        if bytes >= MAX_ESTIMATE_BYTES {
+            break;
+        }
+    }
+    Ok((!scans.is_empty()).then(|| microseconds as f64 * 1e-6 / scans.len() as f64))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,6 +196,8 @@ mod tests {
         }
         assert_eq!(telemetry.sums()[Step::Score as usize].1, 2);
         drop(telemetry);
+        assert!(mean_scan_seconds(folder.path()).unwrap().is_some_and(|seconds| seconds < 1.0));
+        assert_eq!(mean_scan_seconds(&folder.path().join("absent")).unwrap(), None);
         let file = std::fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap().path();
         let text = std::fs::read_to_string(file).unwrap();
         let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

@@ -172,6 +172,7 @@ pub(super) fn apply_withdrawal(
             entries: withdrawal.duplicates,
             removed: withdrawal.scans.into_iter().collect(),
             withdrawn: withdrawal.tombstones,
+            ..EpochChanges::default()
         };
         process(runner, ledger, &scans, Schedule::of_epoch(next, changes, &scans), options)?;
         let commit = ledger.committed(next)?;

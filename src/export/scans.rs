@@ -136,7 +136,10 @@ impl ScanReader {
     }
 
     /// Reads a scan and verifies its voxels; the error is a message.
-    fn read_scan(&self, scan_id: ScanId, expected: ScanDigest) -> Result<Scan, String> {
+    ///
+    /// # Errors
+    /// If the scan has no path, cannot be read, or has other voxels.
+    pub fn read_scan(&self, scan_id: ScanId, expected: ScanDigest) -> Result<Scan, String> {
         let Some(entry) = self.entries.get(&scan_id) else {
             return Err("expected the path of the scan in the run folder, got none".to_owned());
         };

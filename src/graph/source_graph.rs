@@ -10,7 +10,7 @@ use crate::id::{FieldHasher, GraphDigest};
 use crate::run::SourceGraph;
 
 /// Settings that select the scans of a source; the results of a scan do not depend on them.
-const SELECTIONS: [&str; 6] = ["root", "include", "exclude", "list", "path", "count"];
+const SELECTIONS: [&str; 7] = ["root", "include", "exclude", "list", "path", "count", "settle"];
 
 /// Settings of any stage that do not affect its results. The digests of files count, not their paths.
 const WITHOUT_EFFECT: [&str; 8] =

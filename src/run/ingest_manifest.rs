@@ -58,6 +58,9 @@ pub struct IngestManifest {
     pub epoch: u64,
     /// The scans to process, sorted.
     pub entries: Vec<IngestEntry>,
+    /// The scans of earlier epochs whose stored candidates are decided on by changed quality tests, or listed by changed sinks, sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub retested: Vec<IngestEntry>,
     /// The scans that are removed from the run, sorted.
     pub removed: Vec<ScanId>,
     /// The tombstones of withdrawn scans, sorted.
@@ -69,6 +72,8 @@ pub struct IngestManifest {
 pub struct EpochChanges {
     /// The scans to process.
     pub entries: Vec<ScanEntry>,
+    /// The scans of earlier epochs whose stored candidates are decided on again.
+    pub retested: Vec<IngestEntry>,
     /// The scans that are removed from the run.
     pub removed: Vec<ScanId>,
     /// The tombstones of withdrawn scans.
@@ -96,20 +101,22 @@ impl IngestManifest {
     /// # Errors
     /// If a scan is named twice.
     pub fn new(epoch: u64, changes: &EpochChanges, graphs: &BTreeMap<String, SourceGraph>) -> Result<Self> {
-        let EpochChanges { entries, removed, withdrawn } = changes;
+        let EpochChanges { entries, retested, removed, withdrawn } = changes;
         let entry = |entry: &ScanEntry| IngestEntry::new(entry, graph_after(graphs, &entry.source));
         let mut entries: Vec<IngestEntry> = entries.iter().map(entry).collect();
         entries.sort_unstable();
-        let (mut removed, mut withdrawn) = (removed.clone(), withdrawn.clone());
+        let (mut retested, mut removed, mut withdrawn) = (retested.clone(), removed.clone(), withdrawn.clone());
+        retested.sort_unstable();
         removed.sort_unstable();
         withdrawn.sort_unstable();
         withdrawn.dedup();
-        let mut ids: Vec<ScanId> = entries.iter().map(|entry| entry.scan_id).chain(removed.iter().copied()).collect();
+        let mut ids: Vec<ScanId> =
+            entries.iter().chain(&retested).map(|entry| entry.scan_id).chain(removed.iter().copied()).collect();
         ids.sort_unstable();
         if let Some(pair) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
             return Err(Error::new(format!("expected each scan once in epoch {epoch}, got scan {} twice", pair[0])));
         }
-        Ok(Self { epoch, entries, removed, withdrawn })
+        Ok(Self { epoch, entries, retested, removed, withdrawn })
     }
 
     /// Returns the content of the file and its digest, which the commit of the epoch stores.

@@ -44,7 +44,8 @@ impl RunFolder {
             for scan_id in &manifest.removed {
                 scans.entries.remove(scan_id);
             }
-            scans.entries.extend(manifest.entries.into_iter().map(|entry| (entry.scan_id, entry)));
+            let entries = manifest.entries.into_iter().chain(manifest.retested);
+            scans.entries.extend(entries.map(|entry| (entry.scan_id, entry)));
             scans.withdrawn.extend(manifest.withdrawn);
         }
         Ok(scans)

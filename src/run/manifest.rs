@@ -1,15 +1,12 @@
 //! The run manifest: all inputs of a run except the scans.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::RunFolder;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::GraphDigest;
-use crate::simd::Class;
 
 /// The version of the run folder that this program writes and reads.
 pub const FORMAT_VERSION: u32 = 6;
@@ -52,11 +49,6 @@ pub struct RunManifest {
 }
 
 impl RunManifest {
-    /// Returns the kernel class of the run folder `path`; `None` if `path` is not a run folder, or the run has no networks or uses a device.
-    pub fn kernel_class_in(path: &Path) -> Option<Class> {
-        RunFolder::open(path).ok()?.current_manifest().ok()?.kernel_class?.parse().ok()
-    }
-
     /// Checks that a run with this manifest may resume the run folder `folder`, which has the manifest `existing`: the graph and the version
     /// of freetumor may change, but not the name of the pipeline, the secret of the patient keys, the kernels of the networks and the
     /// format.

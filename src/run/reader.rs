@@ -12,6 +12,7 @@ use super::{
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::schema::Table;
 use crate::record::{FileEntry, epoch_name};
+use crate::simd::Class;
 use crate::sink::pairs::{self, PAIRS, Pair};
 use crate::store::canonical;
 use crate::store::canonical::ItemCallback;
@@ -140,6 +141,11 @@ impl RunFolder {
         Ok(folder)
     }
 
+    /// Returns the kernel class of the run folder `path`; `None` if `path` is not a run folder, or the run has no networks or uses a device.
+    pub fn kernel_class_of(path: &Path) -> Option<Class> {
+        Self::open(path).ok()?.current_manifest().ok()?.kernel_class?.parse().ok()
+    }
+
     /// Returns whether a folder is a run folder.
     pub fn exists(path: &Path) -> bool {
         path.join(MANIFEST).exists()
@@ -226,6 +232,22 @@ impl RunFolder {
     /// Returns the store of the files.
     pub fn store(&self) -> &Arc<dyn DurableStorage> {
         &self.store
+    }
+
+    /// Returns the first epoch that was processed by this version of freetumor and is followed only by such epochs; the next epoch if the last
+    /// one was processed by another version.
+    ///
+    /// # Errors
+    /// If a commit or its manifest cannot be read.
+    pub fn first_epoch_of_code(&self, version: &str) -> Result<u64> {
+        let Some(head) = self.head else { return Ok(0) };
+        let (mut first, mut end) = (self.base().map_or(0, |base| base.epoch), head + 1);
+        // A version is used for a sequence of epochs, so a few manifests show where it begins.
+        while first < end {
+            let middle = first + (end - first) / 2;
+            if self.manifest_at(Some(middle))?.code_version == version { end = middle } else { first = middle + 1 }
+        }
+        Ok(end)
     }
 
     pub(super) fn manifest_sha256(&self) -> &str {

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::reader::RunFolder;
-use super::seal::{LayoutInput, count, seal_again};
+use super::seal::{LayoutInput, SealAgain, count, seal_again};
 use super::{Commit, Counts};
 use crate::error::{Error, Result};
 use crate::id::ScanId;
@@ -45,8 +45,9 @@ pub fn remove_scans(folder: &RunFolder, scans: &ScansByEpoch, inputs: &[LayoutIn
             let faults = removed_faults.iter().filter(|row| row.scan_id == scan.scan_id);
             count(&mut removal.counts, scan, samples, faults);
         }
-        let kept = (kept_scans, kept_samples, kept_faults);
-        let added = seal_again(&**folder.store(), epoch, kept, &files, inputs)?;
+        let rows =
+            SealAgain { scans: kept_scans, samples: kept_samples, faults: kept_faults, retested: BTreeSet::new() };
+        let added = seal_again(&**folder.store(), epoch, rows, &files, inputs)?;
         removal.remove.extend(files.iter().filter(|file| !added.contains(file)).cloned());
         removal.add.extend(added.into_iter().filter(|file| !files.contains(file)));
     }
@@ -68,7 +69,7 @@ pub fn rows_of_scans(folder: &RunFolder, scans: &ScansByEpoch) -> Result<Vec<Sam
 }
 
 /// Returns the current files of epochs, without the parts of `quality`, which are changes and not rows of scans.
-fn files_of_epochs(folder: &RunFolder, scans: &ScansByEpoch) -> Result<BTreeMap<u64, Vec<FileEntry>>> {
+pub(super) fn files_of_epochs(folder: &RunFolder, scans: &ScansByEpoch) -> Result<BTreeMap<u64, Vec<FileEntry>>> {
     let mut files: BTreeMap<u64, Vec<FileEntry>> = BTreeMap::new();
     if scans.is_empty() {
         return Ok(files);
@@ -89,7 +90,11 @@ fn epoch_of(file: &FileEntry) -> Option<u64> {
 }
 
 /// Returns the rows of a table that `selects` accepts, and the other rows.
-fn split<R: Row>(folder: &RunFolder, files: &[FileEntry], selects: impl Fn(&R) -> bool) -> Result<(Vec<R>, Vec<R>)> {
+pub(super) fn split<R: Row>(
+    folder: &RunFolder,
+    files: &[FileEntry],
+    selects: impl Fn(&R) -> bool,
+) -> Result<(Vec<R>, Vec<R>)> {
     let (mut selected, mut others) = (Vec::new(), Vec::new());
     for file in files.iter().filter(|file| file.table == R::TABLE.name()) {
         for row in decode_part::<R>(folder.read_verified(file)?)? {

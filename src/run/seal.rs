@@ -1,6 +1,7 @@
 //! Sealing an epoch: from the outcomes of its scans to durable files and counts, ready to commit.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io::Read;
 
 use super::Counts;
 use super::spool::{ScanOutcome, epoch_folder};
@@ -9,6 +10,8 @@ use crate::id::SampleId;
 use crate::record::parquet::{Row, encode_part};
 use crate::record::{FaultRecord, SampleRow, ScanRecord, epoch_name};
 use crate::record::{FileEntry, Placement, SampleKind, SampleRecord, Status};
+use crate::sink::patch::with_rows;
+use crate::sink::shards::open_part;
 use crate::sink::{Content, EpochStage, Layout, PatchPart, StagedSample, StagedVolumes, seal_patches, seal_unsplit};
 use crate::store::{DurableStorage, STAGING};
 
@@ -57,7 +60,8 @@ pub fn seal(
     for outcome in outcomes {
         count(&mut sealed.counts, &outcome.scan, &outcome.samples, &outcome.faults);
         files.extend(outcome.staged(epoch).into_iter().map(|(sample_id, (patch, volumes))| {
-            (sample_id, SampleSource { patch: Some(patch.into()), volumes, committed: None })
+            let source = SampleSource { patch: Some(patch.into()), volumes, committed: None, is_retested: false };
+            (sample_id, source)
         }));
         rows.scans.push(outcome.scan);
         rows.samples.extend(outcome.samples);
@@ -77,17 +81,38 @@ pub fn seal(
 pub(super) fn seal_again(
     store: &dyn DurableStorage,
     epoch: u64,
-    (scans, samples, faults): (Vec<ScanRecord>, Vec<SampleRow>, Vec<FaultRecord>),
+    rows: SealAgain,
     committed: &[FileEntry],
     inputs: &[LayoutInput<'_>],
 ) -> Result<Vec<FileEntry>> {
-    let files = samples.iter().map(|row| (row.record.sample_id, SampleSource::of_committed(&row.placement))).collect();
+    let SealAgain { scans, samples, faults, retested } = rows;
+    let mut files: BTreeMap<SampleId, SampleSource> =
+        samples.iter().map(|row| (row.record.sample_id, SampleSource::of_committed(&row.placement))).collect();
     let rows = EpochRows { scans, samples: samples.into_iter().map(|row| row.record).collect(), faults };
     let folder = format!("{STAGING}/again-{}", epoch_name(epoch));
     let stage = EpochStage { store, epoch, folder: &folder, patches: &[], committed };
+    // In the order in which the quality tests decided, as in the patch of a new sample.
+    let mut by_sample: BTreeMap<SampleId, Vec<&SampleRecord>> = BTreeMap::new();
+    for row in rows.samples.iter().filter(|row| retested.contains(&row.sample_id)) {
+        by_sample.entry(row.sample_id).or_default().push(row);
+    }
+    for (sample_id, rows) in by_sample {
+        if let Some(source) = files.get_mut(&sample_id) {
+            source.describe_again(&stage, sample_id, &rows)?;
+        }
+    }
     let add = seal_rows(stage, rows, files, inputs)?;
     store.remove(&folder)?;
     Ok(add)
+}
+
+/// The rows of an epoch that is sealed again.
+pub(super) struct SealAgain {
+    pub scans: Vec<ScanRecord>,
+    pub samples: Vec<SampleRow>,
+    pub faults: Vec<FaultRecord>,
+    /// The samples whose rows have new decisions, which the descriptions in patches and archives repeat.
+    pub retested: BTreeSet<SampleId>,
 }
 
 /// The rows of an epoch.
@@ -181,6 +206,8 @@ struct SampleSource {
     patch: Option<PatchPart>,
     volumes: Option<StagedVolumes>,
     committed: Option<Placement>,
+    /// Whether the rows differ from those of the committed files.
+    is_retested: bool,
 }
 
 impl SampleSource {
@@ -188,7 +215,22 @@ impl SampleSource {
         let Placement { patch_shard, patch_offset_bytes, patch_length_bytes, .. } = placement.clone();
         let patch = patch_shard.zip(patch_offset_bytes.zip(patch_length_bytes));
         let patch = patch.map(|(path, (offset_bytes, length_bytes))| PatchPart { path, offset_bytes, length_bytes });
-        Self { patch, volumes: None, committed: Some(placement.clone()) }
+        Self { patch, volumes: None, committed: Some(placement.clone()), is_retested: false }
+    }
+
+    /// Stages the patch with a description of these rows.
+    fn describe_again(&mut self, stage: &EpochStage<'_>, sample_id: SampleId, rows: &[&SampleRecord]) -> Result<()> {
+        self.is_retested = true;
+        let Some(part) = &self.patch else { return Ok(()) };
+        let mut bytes = Vec::new();
+        open_part(stage.store, part)
+            .and_then(|mut part| part.read_to_end(&mut bytes))
+            .map_err(|e| Error::io("cannot read the patch of a sample in", stage.store.display_path(&part.path), e))?;
+        let bytes = with_rows(&bytes, rows)?;
+        let path = format!("{}/{sample_id}.patch.tar", stage.folder);
+        stage.store.stage(&path, &mut |out| out.write_all(&bytes))?;
+        self.patch = Some(PatchPart { path, offset_bytes: 0, length_bytes: bytes.len() as u64 });
+        Ok(())
     }
 }
 
@@ -241,11 +283,11 @@ impl<'a> Candidates<'a> {
     }
 
     fn sample(&self, row: &SampleRecord) -> Option<StagedSample> {
-        let SampleSource { patch, volumes, committed } = self.files.get(&row.sample_id)?.clone();
+        let SampleSource { patch, volumes, committed, is_retested } = self.files.get(&row.sample_id)?.clone();
         patch.as_ref()?;
         let is_other = |other: &&&SampleRecord| other.branch == row.branch && other.tumor_id != row.tumor_id;
         let others = self.rows[&row.sample_id].iter().filter(is_other).map(|&other| other.clone()).collect();
-        Some(StagedSample { record: row.clone(), others, patch, volumes, committed })
+        Some(StagedSample { record: row.clone(), others, patch, volumes, committed, is_retested })
     }
 
     /// Returns the rejected candidates with committed patches that are not `stored`.

@@ -100,6 +100,8 @@ pub struct StagedSample {
     pub volumes: Option<StagedVolumes>,
     /// The location of the committed files, if the epoch of the sample is sealed again.
     pub committed: Option<Placement>,
+    /// Whether the rows differ from those that the committed files describe.
+    pub is_retested: bool,
 }
 
 impl StagedSample {

@@ -20,7 +20,7 @@ use std::io::{Cursor, Read};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-use super::tar::TarWriter;
+use super::tar::{TarWriter, for_each_member};
 use super::volume_files::gzip_member;
 use crate::compose::{ChangedBox, Overlay, digest, overlays};
 use crate::error::{Error, Fault, FaultKind, Result, Stage};
@@ -155,6 +155,27 @@ fn encode(
         append(&suffix("label", index), &label)?;
     }
     Ok(part.into_inner())
+}
+
+/// Returns the members of a patch with a description of these rows of its sample instead of the earlier ones.
+///
+/// # Errors
+/// If the bytes are not a patch.
+pub fn with_rows(part: &[u8], rows: &[&SampleRecord]) -> Result<Vec<u8>> {
+    let invalid = |error: std::io::Error| Error::new(format!("cannot describe a patch again: {error}"));
+    let mut written = TarWriter::new(Vec::new());
+    for_each_member(part, &mut |name, content| {
+        let mut bytes = Vec::new();
+        content.read_to_end(&mut bytes)?;
+        if name.ends_with(".json") {
+            let earlier: PatchDescription = canonical::parse(&bytes, name).map_err(std::io::Error::other)?;
+            let rows = rows.iter().map(|row| row_of_candidate(row)).collect();
+            bytes = canonical::pretty(&PatchDescription { rows, ..earlier }).map_err(std::io::Error::other)?;
+        }
+        written.append(name, bytes.len() as u64, &mut &bytes[..])
+    })
+    .map_err(invalid)?;
+    Ok(written.into_inner())
 }
 
 /// Returns HU after and before, and labels of a box as `.nii.gz` files.

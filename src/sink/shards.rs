@@ -131,7 +131,10 @@ pub(super) fn open_staged(store: &dyn DurableStorage, path: &str) -> io::Result<
 }
 
 /// Opens a part of a committed shard, or a whole staged file.
-pub(super) fn open_part(store: &dyn DurableStorage, part: &PatchPart) -> io::Result<impl Read> {
+///
+/// # Errors
+/// If the file does not exist or cannot be opened.
+pub fn open_part(store: &dyn DurableStorage, part: &PatchPart) -> io::Result<impl Read> {
     let file = store.open_at(&part.path, part.offset_bytes).map_err(io::Error::other)?;
     let missing = || format!("expected {}, got none", store.display_path(&part.path));
     Ok(file.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, missing()))?.take(part.length_bytes))

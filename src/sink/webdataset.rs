@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::shards::{self, Member, Shard, ShardLayout, ShardWriter};
-use super::tar::TarWriter;
+use super::tar::{TarWriter, for_each_member};
 use super::volume_files::DEFAULT_GZIP_LEVEL;
 use super::{
     Content, EpochStage, Layout, LayoutReport, PatchPart, SealedLayout, StagedSample, StagedVolumes, check_gzip_level,
@@ -129,6 +129,22 @@ impl<'a> MemberSource<'a> {
                 let mut label = shards::open_staged(store, &volumes.label.path)?;
                 let image = (volumes.image.digest.bytes, &mut image as &mut dyn Read);
                 let label = (volumes.label.digest.bytes, &mut label as &mut dyn Read);
+                append_sample(archive, &sample.record, &sample.others, image, label)
+            }
+            Self::Committed(part, sample) if sample.is_retested => {
+                let (mut image, mut label) = (Vec::new(), Vec::new());
+                for_each_member(shards::open_part(store, part)?, &mut |name, content| {
+                    let member = match name {
+                        name if name.ends_with(".image.nii.gz") => &mut image,
+                        name if name.ends_with(".label.nii.gz") => &mut label,
+                        _ => return Ok(()),
+                    };
+                    content.read_to_end(member).map(drop)
+                })?;
+                let (image, label) = (
+                    (image.len() as u64, &mut &image[..] as &mut dyn Read),
+                    (label.len() as u64, &mut &label[..] as &mut dyn Read),
+                );
                 append_sample(archive, &sample.record, &sample.others, image, label)
             }
             Self::Committed(part, _) => archive.append_part(part.length_bytes, &mut shards::open_part(store, part)?),

@@ -41,8 +41,17 @@ pub const PRIVATE: [&str; 3] = [STAGING, "private", "requests"];
 
 /// Paths that may be replaced: the folders of layouts, telemetry and tables, which are regenerated from committed files, and
 /// `private/pipeline.json`, which every start of the run rewrites.
-pub const REPLACEABLE: [&str; 8] =
-    ["layouts", "requests", "telemetry", "samples", "scans", "faults", "quality", "private/pipeline.json"];
+pub const REPLACEABLE: [&str; 9] = [
+    "layouts",
+    "requests",
+    "telemetry",
+    "samples",
+    "scans",
+    "faults",
+    "quality",
+    "private/pipeline.json",
+    "contact_sheet.png",
+];
 
 /// Length and digest of a file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -36,7 +36,8 @@ pub use likeliest::likeliest;
 pub use orientation::Orientation;
 pub use permutation::AxisPermutation;
 pub use picture::{
-    Picture, ViewDirection, before_and_after, before_and_after_row, busiest_voxel, label_colour, stacked, three_planes,
+    Picture, ViewDirection, before_after_and_difference, before_and_after, before_and_after_axial,
+    before_and_after_row, busiest_voxel, label_colour, stacked, three_planes,
 };
 pub use preprocess::{Preprocess, PreprocessedScan};
 pub use resample::{MAX_VOXELS, OutsideValue, Resampling};

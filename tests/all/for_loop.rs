@@ -46,7 +46,7 @@ pub fn plain_loop(plan: Plan, folder: &Path) -> Result<()> {
             *counts.entry(group).or_default() -= 1;
         }
         let changes = quality_changes(&mut recorded_counts, &counts, epoch);
-        ledger.commit(epoch, &outcomes, &changes)?;
+        ledger.commit(epoch, &outcomes, None, &changes)?;
         runner.spool.clear(epoch)?;
     }
     ledger.project()

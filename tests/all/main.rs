@@ -42,6 +42,7 @@ mod priors;
 mod privacy;
 mod raster_files;
 mod raw_slice;
+mod review;
 mod run_command;
 mod run_folder;
 mod segmentations;

@@ -38,8 +38,6 @@ const REJECTED: &[(&str, &str)] = &[
     ("complains", "reports an error"),
     ("intake", "ingest"),
     ("shield", "catch_panic"),
-    ("settle", "deduplicate, sync"),
-    ("settled", "deduplicated, synced"),
     ("upon", "on"),
     ("viewer", "inference"),
     ("by lot", "at random"),

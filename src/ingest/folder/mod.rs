@@ -8,6 +8,7 @@ mod walk;
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 use schemars::JsonSchema;
@@ -26,6 +27,10 @@ use super::version::FileState;
 use super::{Companions, Scan, ScanEntry, ScanHeader, Source, content_digest, nifti, volume_file};
 use crate::error::{ConfigError, Error, Fault, FaultKind, Result};
 use crate::id::ScanVersion;
+use crate::time_span::TimeSpan;
+
+/// The name, or the end of the name, of a file that shows that a scan is complete.
+const DONE: &str = ".done";
 
 /// The scope of patients of DICOM headers: equal PatientIDs are the same person in every archive.
 const DICOM_SCOPE: &str = "DICOM PatientID";
@@ -63,6 +68,10 @@ pub struct FolderConfig {
     /// Rule for the patient of a scan; by default the first component of the path.
     #[serde(default)]
     pub patient: PatientConfig,
+    /// Time without changes after which the files of a scan are complete, such as `2 min`: with `--follow`, younger scans wait, by default for
+    /// 2 minutes; without, they are a warning. A file `NAME.done` beside a scan, or `.done` in its folder, shows that it is complete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settle: Option<TimeSpan>,
 }
 
 /// The source kind `folder`.
@@ -79,6 +88,7 @@ pub struct FolderSource {
     exclude: GlobSet,
     allow_unreadable_files: bool,
     patient: PatientRule,
+    settle: Option<TimeSpan>,
     secret_file: Option<PathBuf>,
     decoder: Decoder,
     limits: nifti::Limits,
@@ -124,6 +134,7 @@ impl FolderSource {
             exclude,
             allow_unreadable_files: config.allow_unreadable_files,
             patient,
+            settle: config.settle,
             secret_file: None,
             decoder: Decoder::in_process(),
             limits: nifti::Limits::default(),
@@ -318,6 +329,23 @@ impl Source for FolderSource {
 
     fn check_available(&self) -> Result<()> {
         check_root(&self.root)
+    }
+
+    fn settle(&self) -> Option<Duration> {
+        self.settle.map(Duration::from)
+    }
+
+    fn is_complete(&self, entry: &ScanEntry) -> bool {
+        let path = path_of(entry.key.rsplit_once('#').map_or(entry.key.as_str(), |(folder, _)| folder));
+        let path = self.root.join(path);
+        let mut marker = path.clone().into_os_string();
+        marker.push(DONE);
+        let folder = if path.is_dir() { Some(path.as_path()) } else { path.parent() };
+        Path::new(&marker).exists() || folder.is_some_and(|folder| folder.join(DONE).exists())
+    }
+
+    fn root(&self) -> Option<&Path> {
+        Some(&self.root)
     }
 
     fn companions(&self, entry: &ScanEntry) -> Option<Arc<dyn Companions>> {

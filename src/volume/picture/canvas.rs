@@ -61,6 +61,15 @@ impl Picture {
         3 * (column + self.width * row)
     }
 
+    /// Adds a frame of a colour; `width` is its width in pixels.
+    #[must_use]
+    pub fn framed(&self, width: usize, colour: [u8; 3]) -> Self {
+        let mut framed = Self::black(self.width + 2 * width, self.height + 2 * width);
+        framed.rgb.chunks_exact_mut(3).for_each(|pixel| pixel.copy_from_slice(&colour));
+        framed.paste(self, width, width);
+        framed
+    }
+
     /// Combines pictures side by side, with `gap` black pixels between them, vertically centred.
     #[must_use]
     pub fn side_by_side(pictures: &[Self], gap: usize) -> Self {

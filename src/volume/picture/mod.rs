@@ -51,9 +51,55 @@ pub fn before_and_after(
     window: HuWindow,
     margin_mm: f64,
 ) -> Picture {
-    let rows = stages(scan, region, after, tumor, window, margin_mm, PLANE_PIXELS / 2.0, true);
+    let rows = stages(scan, region, after, tumor, window, margin_mm, PLANE_PIXELS / 2.0, Style::Lettered);
     stacked(&rows, GAP)
 }
+
+/// Draws a synthetic tumor as [`before_and_after`] does, with a fourth column: the difference in HU from −100, black, to 100, white.
+///
+/// # Panics
+/// Panics in the same cases as [`before_and_after`].
+pub fn before_after_and_difference(
+    scan: &Volume,
+    region: Region,
+    after: &Array3<f32>,
+    tumor: &Array3<u8>,
+    window: HuWindow,
+    margin_mm: f64,
+) -> Picture {
+    let rows = stages(scan, region, after, tumor, window, margin_mm, PLANE_PIXELS / 2.0, Style::WithDifference);
+    stacked(&rows, GAP)
+}
+
+/// Draws a synthetic tumor before, after, and after with its label, in the axial plane through its middle. `pixels` is the longest side of
+/// a plane.
+///
+/// # Panics
+/// Panics in the same cases as [`before_and_after`].
+pub fn before_and_after_axial(
+    scan: &Volume,
+    region: Region,
+    after: &Array3<f32>,
+    tumor: &Array3<u8>,
+    window: HuWindow,
+    margin_mm: f64,
+    pixels: f64,
+) -> Picture {
+    let [axial, ..] = stages(scan, region, after, tumor, window, margin_mm, pixels, Style::Plain);
+    axial
+}
+
+/// The columns and letters of [`stages`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Style {
+    Plain,
+    Lettered,
+    /// Lettered, with the difference as a fourth column.
+    WithDifference,
+}
+
+/// The HU of differences that are black and white.
+const DIFFERENCE_WINDOW: HuWindow = HuWindow { low_hu: -100.0, high_hu: 100.0 };
 
 /// Draws a synthetic tumor as [`before_and_after`] does, but with all nine planes side by side and without letters: one row of a contact
 /// sheet. `pixels` is the longest side of a plane.
@@ -69,11 +115,11 @@ pub fn before_and_after_row(
     margin_mm: f64,
     pixels: f64,
 ) -> Picture {
-    let rows = stages(scan, region, after, tumor, window, margin_mm, pixels, false);
+    let rows = stages(scan, region, after, tumor, window, margin_mm, pixels, Style::Plain);
     Picture::side_by_side(&rows, GAP)
 }
 
-/// Draws the three stages (before, after, after with label) of each of the three planes through the middle of a tumor.
+/// Draws the stages (before, after, after with label, and the difference if requested) of each of the three planes through the middle of a tumor.
 #[expect(clippy::too_many_arguments, reason = "the arguments of the public functions")]
 fn stages(
     scan: &Volume,
@@ -83,7 +129,7 @@ fn stages(
     window: HuWindow,
     margin_mm: f64,
     pixels: f64,
-    has_letters: bool,
+    style: Style,
 ) -> [Picture; 3] {
     assert_eq!([after.shape(), tumor.shape()], [region.shape; 2], "expected arrays of the shape of the region");
     let spacing_mm = scan.grid.spacing_mm();
@@ -105,16 +151,25 @@ fn stages(
     let at = [0, 1, 2].map(|axis| common_start[axis] - shown.start[axis]);
     changed.paste(at, &after.cut(common));
     labels.paste(at, &tumor.cut(common).map(|id| u16::from(*id > 0)));
-    let changed = Volume { grid: before.grid, voxels: super::Voxels::F32(changed) };
+    let mut difference = changed.clone();
+    let unchanged = before.voxels.hu_of(before.grid.region());
+    difference.as_mut_slice().iter_mut().zip(unchanged.as_slice()).for_each(|(hu, before)| *hu -= before);
+    let volume = |voxels| Volume { grid: before.grid, voxels: super::Voxels::F32(voxels) };
+    let (changed, difference) = (volume(changed), volume(difference));
 
     let middle = labels.region();
     let voxel = busiest_voxel(&labels).unwrap_or(middle.shape.map(|voxels| voxels / 2));
     let scale = Scale::fitting(&before.grid, pixels);
     ViewDirection::ALL.map(|view| {
         // Letters on the original scan only: on the others they would hide the tumor's edge.
+        let has_letters = style != Style::Plain;
         let stages = [(&before, None, has_letters), (&changed, None, false), (&changed, Some(&labels), false)];
-        let panels =
-            stages.map(|(volume, labels, is_lettered)| panel(volume, labels, voxel, view, window, &scale, is_lettered));
+        let mut panels = stages
+            .map(|(volume, labels, is_lettered)| panel(volume, labels, voxel, view, window, &scale, is_lettered))
+            .to_vec();
+        if style == Style::WithDifference {
+            panels.push(panel(&difference, None, voxel, view, DIFFERENCE_WINDOW, &scale, false));
+        }
         Picture::side_by_side(&panels, GAP)
     })
 }

@@ -17,6 +17,7 @@ const TOP_MODULES: &[&str] = &[
     "random",
     "statistics",
     "suggest",
+    "time_span",
     "simd",
     "id",
     "store",
@@ -38,6 +39,7 @@ const TOP_MODULES: &[&str] = &[
     "graph",
     "calibrate",
     "export",
+    "review",
     "dataflow",
     "train",
     "evaluate",
@@ -68,6 +70,8 @@ const RESTRICTED_CRATES: &[(&str, &[&str])] = &[
     ("clap", &["cli"]),
     ("plotters", &["chart", "train/curves", "evaluate/metrics/plot"]),
     ("safetensors", &["nn/weights"]),
+    ("notify", &["dataflow/watch"]),
+    ("ctrlc", &["cli/signals"]),
 ];
 
 struct Crate {

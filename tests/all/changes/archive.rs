@@ -125,9 +125,10 @@ impl Archive {
         self.plan_with(epoch_scans, &[])
     }
 
-    /// Returns the plan with overrides of the graph file.
+    /// Returns the plan with changes of the graph file: overrides, and tables of TOML that are added.
     pub fn plan_with(&self, epoch_scans: usize, sets: &[&str]) -> Plan {
-        let text = GRAPH.replace("EPOCH_SCANS", &epoch_scans.to_string());
+        let (tables, sets): (Vec<&str>, Vec<&str>) = sets.iter().partition(|set| set.starts_with('['));
+        let text = GRAPH.replace("EPOCH_SCANS", &epoch_scans.to_string()) + &tables.join("\n");
         let secret = Some(self.path("secret"));
         let registry = Registry::with_resources(&Resources { patient_secret: secret, ..Resources::default() });
         let checked = check(&GraphFile::new("test.toml", self.folder.path(), text).with_sets(sets), &registry);
@@ -144,7 +145,7 @@ impl Archive {
         run(self.plan(epoch_scans), &self.path(out), options, &Arc::new(Progress::default()))
     }
 
-    /// Runs the pipeline with overrides of the graph file.
+    /// Runs the pipeline with changes of the graph file.
     pub fn run_sets(&self, out: &str, sets: &[&str]) -> RunReport {
         run(self.plan_with(3, sets), &self.path(out), &RunOptions::default(), &Arc::new(Progress::default())).unwrap()
     }

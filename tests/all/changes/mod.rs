@@ -1,6 +1,6 @@
 //! Tests of run folders whose sources change between runs: rows and samples are those of a run that ingested only the last state.
 
-mod archive;
+pub mod archive;
 mod failures;
 mod graph_changes;
 mod histories;

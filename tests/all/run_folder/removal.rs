@@ -19,7 +19,11 @@ fn write_changes(store: &Arc<dyn DurableStorage>, sinks: &[Arc<dyn Layout>]) -> 
     let mut writer = fixture::run(store, sinks, 2, 3, SHAPE)?;
     let (again, gone) = (fixture::entry(1), fixture::entry(4).scan_id);
     if writer.next_ingest() == 2 {
-        writer.ingest(&EpochChanges { entries: vec![again.clone()], removed: vec![gone], withdrawn: Vec::new() })?;
+        writer.ingest(&EpochChanges {
+            entries: vec![again.clone()],
+            removed: vec![gone],
+            ..EpochChanges::default()
+        })?;
     }
     if writer.next_epoch() == 2 {
         let spool = writer.spool(fixture::layouts(sinks));

@@ -33,6 +33,7 @@ fn staged(store: &dyn DurableStorage, epoch: u64, number: usize, patient: Patien
         "test_digest": digest, "pipeline_digest": "", "model": "",
     }));
     StagedSample {
+        is_retested: false,
         record: record.unwrap(),
         others: Vec::new(),
         patch: Some(file("patch.tar").into()),
