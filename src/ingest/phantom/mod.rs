@@ -23,9 +23,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{Companions, Scan, ScanEntry, ScanHeader, Source, content_digest};
+use super::{Companions, Scan, ScanEntry, ScanHeader, Source, VersionHasher, content_digest};
 use crate::error::{ConfigError, Fault, FaultKind, Result};
-use crate::id::{FieldHasher, PatientKey, ScanId, ScanVersion};
+use crate::id::{FieldHasher, PatientKey, ScanId};
 use crate::random::Key;
 use crate::volume::{Affine, Array3, Grid, Labels, Volume, Voxels};
 pub use lesion::LesionConfig;
@@ -147,7 +147,8 @@ impl PhantomSource {
             patient_key: PatientKey::from_hash(&patient.finalize()),
             bytes: 2 * self.grid().voxels() as u64,
             modified_s: 0,
-            version: ScanVersion::default(),
+            // Phantoms never change; the default version is that of a scan whose graph changed.
+            version: VersionHasher::new().add_text("scan", "phantom").finish(),
         }
     }
 
