@@ -8,6 +8,7 @@ use freetumor::dataflow::{Progress, RunOptions, run};
 use freetumor::error::{Error, Result};
 use freetumor::graph::{GraphFile, Plan, Registry, check};
 use freetumor::id::ScanId;
+use freetumor::ingest::HeldOut;
 use freetumor::random::Key;
 use freetumor::record::SampleRow;
 use freetumor::record::Split;
@@ -186,8 +187,11 @@ pub fn tumors(
     ids: &[String],
     unlabeled: &Scans,
 ) -> Result<Vec<(usize, Candidate)>> {
-    let mut entries =
-        RunSamples::open(&folder(workspace, pool_kind), None)?.entries(Split::Train, &workspace.organs)?;
+    let mut entries = RunSamples::open(&folder(workspace, pool_kind), None)?.entries(
+        Split::Train,
+        &workspace.organs,
+        &HeldOut::default(),
+    )?;
     entries.retain(|entry| ids.binary_search(&entry.id.to_string()).is_ok());
     if entries.len() != ids.len() {
         return Err(Error::new(format!("expected files of {} samples, got {}", ids.len(), entries.len())));

@@ -159,6 +159,7 @@ fn plan(
         loader_threads: 1,
         precision: Precision::Single,
         scan_files: Vec::new(),
+        held_out_cache: Vec::new(),
         limit: None,
     }
 }

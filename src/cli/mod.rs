@@ -1,7 +1,7 @@
 //! The command: a file for each subcommand, which parses arguments, calls the library and prints.
 //!
-//! This module owns flags, messages on the terminal and exit codes: 0 without failures, 1 with failed scans or cases, 2 if the command
-//! could not run. Results go to standard output; progress, warnings and errors to standard error.
+//! This module owns flags, messages on the terminal and exit codes: 0 without failures, 1 with failed scans, cases or expectations, 2 if the
+//! command could not run. Results go to standard output; progress, warnings and errors to standard error.
 
 pub mod calibrate;
 pub mod completions;
@@ -168,7 +168,8 @@ impl Cli {
         Resources { decoder, patient_secret, networks: Networks::new(Service::new(device, batch)) }
     }
 
-    /// Runs the subcommand and returns the exit code: 0 without failures, 1 with failed scans or cases, 2 if the command could not run.
+    /// Runs the subcommand and returns the exit code: 0 without failures, 1 with failed scans, cases or expectations, 2 if the command could not
+    /// run.
     ///
     /// # Errors
     /// If the command could not run or had to stop.

@@ -93,14 +93,14 @@ pub enum FailOn {
 }
 
 impl FailOn {
-    /// Returns the exit code of a run with this report.
+    /// Returns the exit code of a run with this report; a failed expectation is a failure for any selection of scans.
     pub(super) fn exit_code(self, report: &RunReport) -> u8 {
         let fails = match self {
             Self::New => !report.newly_failed_scans.is_empty() || !report.newly_pending_scans.is_empty(),
             Self::Any => report.failed_scans > 0 || report.pending_scans > 0,
             Self::None => false,
         };
-        u8::from(fails)
+        u8::from(fails || report.expectations.iter().any(|result| !result.is_met))
     }
 }
 
@@ -122,7 +122,7 @@ pub(super) fn trainer_sink_error(plan: &Plan, pipeline: &Path) -> Option<(String
     Some((message, format!("run freetumor train segmentation {}", pipeline.display())))
 }
 
-/// Runs the pipeline and returns the exit code: 1 if scans failed, except for a stream on standard output, whose readers take any exit code
+/// Runs the pipeline and returns the exit code: 1 if scans or expectations failed, except for a stream on standard output, whose readers take any exit code
 /// other than 0 for a failure of the stream.
 ///
 /// # Errors

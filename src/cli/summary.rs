@@ -51,6 +51,7 @@ impl std::fmt::Display for Summary<'_> {
             )?;
         }
         self.changes(f)?;
+        self.expectations(f)?;
         writeln!(f, "Outputs:")?;
         for (name, path) in &report.layouts {
             writeln!(f, "  {name:<16}{}", path.display())?;
@@ -92,7 +93,7 @@ impl Summary<'_> {
         let report = self.0;
         let lines = [
             (&report.changed_scans, "changed since the last run, processed again"),
-            (&report.affected_scans, "affected by the change of the graph, processed again"),
+            (&report.affected_scans, "affected by the change of the graph or of the held-out scans, processed again"),
             (&report.retested_scans, "decided on again from stored scores"),
             (
                 &report.retried_scans,
@@ -109,6 +110,23 @@ impl Summary<'_> {
             writeln!(f, "{}: {change} ({})", pluralize(scans.len(), "scan"), listed(scans))?;
         }
         if lines.is_empty() && report.graph_change.is_empty() { Ok(()) } else { writeln!(f) }
+    }
+
+    /// Prints the results of the expectations, the failed ones first.
+    fn expectations(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let results = &self.0.expectations;
+        if results.is_empty() {
+            return Ok(());
+        }
+        let failed = results.iter().filter(|result| !result.is_met).count();
+        writeln!(f, "Expectations: {failed} of {} failed", results.len())?;
+        for (is_met, word) in [(false, "failed"), (true, "met")] {
+            results
+                .iter()
+                .filter(|result| result.is_met == is_met)
+                .try_for_each(|result| writeln!(f, "  {word:<8}{result}"))?;
+        }
+        writeln!(f)
     }
 
     /// Prints the failed and pending scans, of this run and in all.

@@ -13,7 +13,7 @@ use crate::run::{RunFolder, Tag, TagName};
 
 /// Name the last state of a run folder, or list its tags
 ///
-/// A tag never changes. Other commands read the state that it names with `--at NAME`, until it is deleted by `freetumor vacuum`.
+/// A state that fails an expectation of its graph gets no tag. A tag never changes. Other commands read the state that it names with `--at NAME`, until it is deleted by `freetumor vacuum`.
 #[derive(Args, Clone, Debug)]
 pub struct TagArgs {
     /// The run folder
@@ -28,7 +28,7 @@ pub struct TagArgs {
 /// Creates or lists tags and returns the exit code.
 ///
 /// # Errors
-/// If the folder is not a run folder, or the tag names another state.
+/// If the folder is not a run folder, an expectation fails, or the tag names another state.
 pub fn run(args: &TagArgs, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Result<u8> {
     let folder = RunFolder::open(&args.run)?;
     let tags = match &args.name {

@@ -174,10 +174,16 @@ fn open_scans<'scope>(
             match runner.read(epoch, source, &entry) {
                 Err(fault) => report(entry, StageReport::failed(fault, None)),
                 Ok(scan) if known.is_withdrawn(scan.digest) => report(entry, StageReport::withdrawn()),
+                Ok(scan) if known.is_held_out(scan.digest) => report(entry, StageReport::held_out(&scan)),
                 Ok(scan) => match known.find_before(scan.digest, epoch) {
                     Some(first) => report(entry, StageReport::duplicate(&scan, first)),
-                    None if syntheses == 0 => report(entry, StageReport::read(&scan)),
-                    None => Ok(Arc::new(OpenScan { scan, _lease: lease })),
+                    None => {
+                        runner.series.add(&scan);
+                        match syntheses {
+                            0 => report(entry, StageReport::read(&scan)),
+                            _ => Ok(Arc::new(OpenScan { scan, _lease: lease })),
+                        }
+                    }
                 },
             }
         });

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use crate::error::{Error, Result};
 use crate::graph::{Plan, SourceNode};
 use crate::id::{ScanDigest, ScanId};
-use crate::ingest::ScanEntry;
+use crate::ingest::{HeldOut, ScanEntry};
 use crate::record::Status;
 use crate::run::{IngestEntry, Tombstones};
 
@@ -51,6 +51,8 @@ pub struct CommittedScan {
     pub digest: Option<ScanDigest>,
     /// For a duplicate, the scan that was processed instead.
     pub duplicate_of: Option<ScanId>,
+    /// Whether the scan failed because its content was held out.
+    pub is_held_out: bool,
 }
 
 /// The scans of a run folder.
@@ -62,10 +64,22 @@ pub struct RunScans {
     pub committed: HashMap<ScanId, CommittedScan>,
     /// The withdrawn scans, which are not ingested again.
     pub withdrawn: Tombstones,
+    /// The contents of the held-out scans.
+    pub held_out: HeldOut,
     /// The differences of the graph from that of the last epoch; empty if it is the same.
     pub graph_change: Vec<String>,
     /// The first epoch of this version of freetumor: failed scans of earlier epochs are processed again.
     pub first_epoch_of_code: Epoch,
+}
+
+impl RunScans {
+    /// Returns whether a committed scan was done and its content is held out since, or was held out and is no longer.
+    fn is_guard_changed(&self, scan_id: ScanId) -> bool {
+        let Some(scan) = self.committed.get(&scan_id) else { return false };
+        let is_held_out = scan.digest.is_some_and(|digest| self.held_out.contains(digest));
+        let is_done = matches!(scan.status, Status::Done | Status::Duplicate);
+        (is_done && is_held_out) || (scan.is_held_out && !is_held_out)
+    }
 }
 
 /// Returns the keys of ingested scans.
@@ -78,7 +92,7 @@ pub struct ScanChanges {
     pub new: Vec<ScanEntry>,
     /// Scans with another version.
     pub changed: Vec<ScanEntry>,
-    /// Scans with the same version that a change of the graph affects.
+    /// Scans with the same version that a change of the graph or of the held-out scans affects.
     pub affected: Vec<ScanEntry>,
     /// Scans that a change of quality tests or sinks affects, whose stored candidates suffice for new decisions.
     pub retested: Vec<ScanId>,
@@ -115,6 +129,7 @@ impl ScanChanges {
                 None => changes.new.push(entry.clone()),
                 Some(ingested) if ingested.version != entry.version => changes.changed.push(entry.clone()),
                 Some(ingested) if Some(ingested.graph) != graph(entry) => changes.affected.push(entry.clone()),
+                Some(_) if scans.is_guard_changed(entry.scan_id) => changes.affected.push(entry.clone()),
                 Some(_) if committed.is_some_and(is_retried) => changes.pending.push(entry.clone()),
                 Some(_) => {}
             }

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crate::error::Result;
+use crate::error::{FaultKind, Result};
 use crate::id::ScanId;
 use crate::ingest::ScanEntry;
-use crate::record::ScanRecord;
+use crate::record::{FaultRecord, ScanRecord};
 use crate::run::RunFolder;
 
 use super::changes::CommittedScan;
@@ -14,7 +14,8 @@ use super::folder_report::for_each_row;
 impl From<&ScanRecord> for CommittedScan {
     fn from(row: &ScanRecord) -> Self {
         let ScanRecord { epoch, status, scan_digest, duplicate_of, .. } = row;
-        Self { epoch: *epoch, status: *status, digest: *scan_digest, duplicate_of: *duplicate_of }
+        let (duplicate_of, is_held_out) = (*duplicate_of, false);
+        Self { epoch: *epoch, status: *status, digest: *scan_digest, duplicate_of, is_held_out }
     }
 }
 
@@ -23,6 +24,11 @@ pub(super) fn committed_scans(folder: &RunFolder) -> Result<HashMap<ScanId, Comm
     let mut scans = HashMap::new();
     for_each_row::<ScanRecord>(folder, |row| {
         scans.insert(row.scan_id, CommittedScan::from(&row));
+    })?;
+    for_each_row::<FaultRecord>(folder, |row| {
+        if let Some(scan) = scans.get_mut(&row.scan_id) {
+            scan.is_held_out |= row.fault.kind == FaultKind::HeldOut;
+        }
     })?;
     Ok(scans)
 }

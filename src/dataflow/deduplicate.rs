@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use crate::id::{ScanDigest, ScanId};
+use crate::ingest::HeldOut;
 use crate::record::Status;
 use crate::run::Tombstones;
 use crate::run::spool::ScanOutcome;
@@ -26,6 +27,7 @@ struct Known {
     /// The epochs in which scans are processed again or removed.
     replaced: HashMap<ScanId, Vec<Epoch>>,
     withdrawn: Tombstones,
+    held_out: HeldOut,
 }
 
 impl Known {
@@ -37,9 +39,14 @@ impl Known {
 }
 
 impl KnownScans {
-    /// Creates a set without scans that knows the withdrawn contents.
-    pub fn new(withdrawn: Tombstones) -> Self {
-        Self(Mutex::new(Known { withdrawn, ..Known::default() }))
+    /// Creates a set without scans that knows the withdrawn and the held-out contents.
+    pub fn new(withdrawn: Tombstones, held_out: HeldOut) -> Self {
+        Self(Mutex::new(Known { withdrawn, held_out, ..Known::default() }))
+    }
+
+    /// Returns whether scans of this content are held out.
+    pub fn is_held_out(&self, digest: ScanDigest) -> bool {
+        self.with(|known| known.held_out.contains(digest))
     }
 
     /// Returns whether scans of this content are withdrawn.
@@ -78,7 +85,9 @@ impl KnownScans {
 pub fn deduplicate(known: &KnownScans, epoch: Epoch, outcomes: &mut [ScanOutcome]) {
     let mut firsts: HashMap<ScanDigest, ScanId> = HashMap::new();
     for outcome in outcomes {
-        let Some(digest) = outcome.scan.scan_digest else { continue };
+        // A held-out scan keeps its fault, also if an earlier version of another scan had this content.
+        let digest = outcome.scan.scan_digest.filter(|digest| !known.is_held_out(*digest));
+        let Some(digest) = digest else { continue };
         match known.find_before(digest, epoch).or_else(|| firsts.get(&digest).copied()) {
             Some(first) => mark_duplicate(outcome, first),
             None if outcome.scan.status == Status::Done => {

@@ -6,11 +6,13 @@ use std::path::Path;
 use crate::error::Result;
 use crate::graph::Plan;
 use crate::id::ScanId;
+use crate::ingest::HeldOut;
 use crate::run::{IngestedScans, RunFolder, Tombstones};
 
 use super::changes::{Listing, RunScans, ScanChanges};
 use super::committed_scans::{committed_scans, keys_of};
 use super::folder_report::folder_report;
+use super::held_out::{cached_contents, contents_without_saving};
 use super::ledger::{CODE_VERSION, manifest};
 use super::report::RunReport;
 
@@ -30,7 +32,8 @@ pub fn finished(plan: &Plan, folder: &Path) -> Result<Option<RunReport>> {
     if next == 0 || run.next_ingest()? != next || !graph_change.is_empty() {
         return Ok(None);
     }
-    if changes_since(&plan, &run)? != ScanChanges::default() {
+    let Some(held_out) = cached_contents(&plan, &**run.store())? else { return Ok(None) };
+    if changes_of(&plan, &run, held_out)? != ScanChanges::default() {
         return Ok(None);
     }
     let quality = run.quality(None)?;
@@ -40,17 +43,21 @@ pub fn finished(plan: &Plan, folder: &Path) -> Result<Option<RunReport>> {
 /// Compares a listing of the sources with the scans of a run folder, which is only read.
 ///
 /// # Errors
-/// If a source cannot be listed, or the run folder cannot be read.
+/// If a source cannot be listed, a held-out scan cannot be read, or the run folder cannot be read.
 pub fn changes_since(plan: &Plan, run: &RunFolder) -> Result<ScanChanges> {
-    let keys = |ids: &HashSet<ScanId>| keys_of(run, ids);
-    ScanChanges::new(plan, &Listing::of(plan)?, &scans_of(run, plan)?, &keys)
+    changes_of(plan, run, contents_without_saving(plan, &**run.store())?)
 }
 
-pub(super) fn scans_of(run: &RunFolder, plan: &Plan) -> Result<RunScans> {
+fn changes_of(plan: &Plan, run: &RunFolder, held_out: HeldOut) -> Result<ScanChanges> {
+    let keys = |ids: &HashSet<ScanId>| keys_of(run, ids);
+    ScanChanges::new(plan, &Listing::of(plan)?, &scans_of(run, plan, held_out)?, &keys)
+}
+
+pub(super) fn scans_of(run: &RunFolder, plan: &Plan, held_out: HeldOut) -> Result<RunScans> {
     let IngestedScans { entries, withdrawn: tombstones } = run.ingested(run.next_ingest()?)?;
     let mut withdrawn = Tombstones::new(plan.patient_secret()?);
     withdrawn.extend(tombstones);
     let graph_change = run.check_resumable(&manifest(plan)?)?;
     let first_epoch_of_code = run.first_epoch_of_code(CODE_VERSION)?;
-    Ok(RunScans { ingested: entries, committed: committed_scans(run)?, withdrawn, graph_change, first_epoch_of_code })
+    Ok(RunScans { ingested: entries, committed: committed_scans(run)?, withdrawn, held_out, graph_change, first_epoch_of_code })
 }

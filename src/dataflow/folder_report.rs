@@ -11,6 +11,7 @@ use crate::run::RunFolder;
 use crate::sink::Layout;
 
 use super::report::{QualityCount, RunReport};
+use super::shared_contents::{SharedContents, shared_warning};
 
 /// Returns the summary of a folder; the numbers of a single run are zero. `quality` is the number of attempts by group.
 pub(super) fn folder_report(
@@ -40,7 +41,9 @@ pub(super) fn folder_report(
     };
     (report.accepted, report.rejected) = (sum(true), sum(false));
     report.negatives = run.head_at(None)?.counts.negatives;
+    let mut contents = SharedContents::default();
     for_each_row::<ScanRecord>(run, |row| {
+        contents.add(&row);
         report.scans += 1;
         report.failed_scans += u64::from(row.status == Status::Fault);
         report.pending_scans += u64::from(row.status == Status::Pending);
@@ -54,6 +57,9 @@ pub(super) fn folder_report(
         let kind = format!("{}/{}", row.fault.stage.name(), row.fault.kind.name());
         *report.fault_kinds.entry(kind).or_default() += 1;
     })?;
+    report.shared_contents = contents.finish();
+    report.warnings.extend(shared_warning(&report.shared_contents));
+    report.expectations = run.check_expectations(&plan.expectations)?;
     Ok(report)
 }
 

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, FaultKind, Result};
 use crate::graph::Plan;
 use crate::id::{ScanId, ScanVersion};
-use crate::ingest::{PatientSecret, ScanEntry};
+use crate::ingest::{HeldOut, PatientSecret, ScanEntry};
 use crate::record::parquet::encode_part;
 use crate::record::{FaultRecord, QualityGroup, QualityRecord, SampleRecord, Split, Status};
 use crate::run::seal::seal;
@@ -26,6 +26,7 @@ use super::acceptance_band::band_warnings;
 use super::changes::{CommittedScan, RunScans, ScanChanges};
 use super::committed_scans::{committed_scans, entries_of, keys_of};
 use super::folder_report::{folder_report, for_each_row};
+use super::held_out::held_out_contents;
 use super::quality::QualityChange;
 use super::report::RunReport;
 use super::retest::{retest, select_retested};
@@ -66,6 +67,8 @@ struct State {
     quality: BTreeMap<QualityGroup, i64>,
     /// The rows of all scans.
     scans: HashMap<ScanId, CommittedScan>,
+    /// The contents of the held-out scans.
+    held_out: HeldOut,
     /// The scans that failed in this run, and those that are pending after it.
     failures: BTreeMap<ScanId, Status>,
     last_projection: Instant,
@@ -92,7 +95,7 @@ impl Ledger {
         let spool = writer.spool(sinks.layouts());
         spool.clear_committed(writer.next_epoch())?;
         let graph_change = writer.graph_change().to_vec();
-        if !graph_change.is_empty() {
+        if !graph_change.is_empty() && manifest(plan)?.may_change_results(&writer.folder().current_manifest()?) {
             // Results of another graph.
             (writer.next_epoch()..writer.next_ingest()).try_for_each(|epoch| spool.clear(epoch))?;
         }
@@ -103,6 +106,7 @@ impl Ledger {
             writer,
             quality,
             scans,
+            held_out: HeldOut::default(),
             failures: BTreeMap::new(),
             last_projection: Instant::now(),
             projection_time: Duration::ZERO,
@@ -127,6 +131,16 @@ impl Ledger {
     fn state(&self) -> MutexGuard<'_, State> {
         // A panic with the lock held ends the run; durable files are complete in any case.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Computes the contents of the held-out scans of a plan. Call this method before scans are processed.
+    ///
+    /// # Errors
+    /// If a held-out scan cannot be read.
+    pub fn hold_out(&self, plan: &Plan, threads: usize) -> Result<()> {
+        let held_out = held_out_contents(plan, &*self.store(), threads)?;
+        self.state().held_out = held_out;
+        Ok(())
     }
 
     /// Returns the epochs that are ingested but not committed, and the first epoch that is not ingested.
@@ -168,8 +182,9 @@ impl Ledger {
         let mut withdrawn = Tombstones::new(self.secret.clone());
         withdrawn.extend(tombstones);
         let graph_change = state.writer.graph_change().to_vec();
+        let held_out = state.held_out.clone();
         let first_epoch_of_code = self.first_epoch_of_code;
-        Ok(RunScans { ingested: entries, committed: state.scans.clone(), withdrawn, graph_change, first_epoch_of_code })
+        Ok(RunScans { ingested: entries, committed: state.scans.clone(), withdrawn, held_out, graph_change, first_epoch_of_code })
     }
 
     /// Returns how the graph differed from that of the last epoch when the folder was opened; empty if it was the same.
@@ -424,7 +439,8 @@ impl State {
         }
         for outcome in outcomes {
             let row = &outcome.scan;
-            self.scans.insert(row.scan_id, CommittedScan::from(row));
+            let is_held_out = outcome.faults.iter().any(|row| row.fault.kind == FaultKind::HeldOut);
+            self.scans.insert(row.scan_id, CommittedScan { is_held_out, ..CommittedScan::from(row) });
             if matches!(row.status, Status::Fault | Status::Pending) {
                 self.failures.insert(row.scan_id, row.status);
             }

@@ -9,6 +9,7 @@ use super::changes::{Listing, ScanChanges, check_missing};
 use super::committed_scans::keys_of;
 use super::finished::scans_of;
 use super::folder_report::for_each_row;
+use super::held_out::contents_without_saving;
 use super::ledger::manifest;
 use super::retest::select_retested;
 use super::telemetry::mean_scan_seconds;
@@ -88,7 +89,7 @@ pub fn preview(plan: &Plan, folder: &Path) -> Result<RunPreview> {
     let plan = plan.clone().with_keyed_digest()?;
     let run = RunFolder::open(folder)?;
     let graph_change = run.check_resumable(&manifest(&plan)?)?;
-    let scans = scans_of(&run, &plan)?;
+    let scans = scans_of(&run, &plan, contents_without_saving(&plan, &**run.store())?)?;
     let keys = |ids: &HashSet<ScanId>| keys_of(&run, ids);
     let mut changes = ScanChanges::new(&plan, &Listing::of(&plan)?, &scans, &keys)?;
     check_missing(&plan, &scans, &changes)?;

@@ -48,7 +48,7 @@ pub(super) fn process(
 
 /// Returns the digests of the done scans of a run, and the epochs of the schedule in which they are processed again or removed.
 pub fn known_scans(scans: &RunScans, schedule: &Schedule) -> KnownScans {
-    let known = KnownScans::new(scans.withdrawn.clone());
+    let known = KnownScans::new(scans.withdrawn.clone(), scans.held_out.clone());
     for (&scan_id, scan) in &scans.committed {
         if let Some(digest) = scan.digest.filter(|_| scan.status == Status::Done) {
             known.add(digest, scan.epoch, scan_id);

@@ -7,8 +7,11 @@ use serde::{Serialize, Serializer};
 
 use crate::id::ScanId;
 use crate::inference::{InferenceCost, InferencePhase};
-use crate::record::QualityGroup;
+use crate::record::{ExpectationResult, QualityGroup};
 use crate::store::serialize_path;
+
+use super::series_index::PartOfScan;
+use super::shared_contents::SharedContent;
 
 /// The summary of a run. Counts are those of the whole run folder, including earlier runs.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -32,7 +35,7 @@ pub struct RunReport {
     pub changed_scans: Vec<ScanId>,
     /// The differences of the graph of this run from that of the last run; empty if it was the same.
     pub graph_change: Vec<String>,
-    /// Scans that this run processed again because the graph changed.
+    /// Scans that this run processed again because the graph or the held-out scans changed.
     pub affected_scans: Vec<ScanId>,
     /// Scans whose stored candidates this run decided on again because quality tests or sinks changed.
     pub retested_scans: Vec<ScanId>,
@@ -71,6 +74,12 @@ pub struct RunReport {
     /// The picture of some of the newest samples; absent if no scan was processed.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "serialize_optional_path")]
     pub contact_sheet: Option<PathBuf>,
+    /// Duplicates of scans of another patient.
+    pub shared_contents: Vec<SharedContent>,
+    /// Scans of this run whose slices are consecutive slices of another scan of this run.
+    pub parts_of_scans: Vec<PartOfScan>,
+    /// The results of the expectations on the tables.
+    pub expectations: Vec<ExpectationResult>,
     /// Warnings about the sources and the training sets, each a sentence.
     pub warnings: Vec<String>,
     /// Wall time of this run.

@@ -20,6 +20,7 @@ use super::process::{current_entries, process};
 use super::report::{NetworkUse, RunReport, StepSum};
 use super::requests::execute_requests;
 use super::schedule::Schedule;
+use super::series_index::{SeriesIndex, parts_warning};
 use super::telemetry::{Step, Telemetry};
 use super::{Epoch, Ledger, Progress, StageRunner};
 
@@ -94,9 +95,20 @@ impl<'a> Session<'a> {
         progress: &Arc<Progress>,
     ) -> Result<Self> {
         let plan = plan.with_keyed_digest()?;
+        if !RunFolder::exists(folder) {
+            // An unreadable path must not leave an empty run folder.
+            plan.never_train.list()?;
+        }
         let (ledger, spool) = Ledger::open(folder, &plan)?;
+        ledger.hold_out(&plan, options.threads)?;
         let telemetry = Telemetry::create(&folder.join("telemetry"))?;
-        let runner = Arc::new(StageRunner { plan, spool, telemetry, progress: Arc::clone(progress) });
+        let runner = Arc::new(StageRunner {
+            plan,
+            spool,
+            telemetry,
+            progress: Arc::clone(progress),
+            series: SeriesIndex::default(),
+        });
         let first_epoch = ledger.open_epochs()?.1;
         Ok(Self { runner, ledger: Arc::new(ledger), first_epoch, folder, start, options })
     }
@@ -155,6 +167,10 @@ impl<'a> Session<'a> {
         warnings.extend(runner.plan.sinks.iter().filter_map(|sink| missing_splits(&runner.plan, sink, &samples)));
         warnings.extend(runner.plan.masks.iter().filter_map(absent_selections));
         warnings.extend(shared.ledger.band_warnings());
+        let folder_report = shared.ledger.report(&runner.plan)?;
+        warnings.extend(folder_report.warnings.iter().cloned());
+        let parts_of_scans = runner.series.found();
+        warnings.extend(parts_warning(&parts_of_scans));
         let sums = runner.telemetry.sums();
         let networks = network_uses(&runner.plan);
         let compute_steps = [Step::Mask, Step::Prepare, Step::Synthesize, Step::Score];
@@ -186,7 +202,8 @@ impl<'a> Session<'a> {
             networks,
             device_busy_share: device.map_or(0.0, |usage| usage.busy_share()),
             processors_busy_share: device.map_or(0.0, |usage| usage.processors_busy_share()),
-            ..shared.ledger.report(&runner.plan)?
+            parts_of_scans,
+            ..folder_report
         })
     }
 }

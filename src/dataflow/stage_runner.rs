@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::error::{Error, Fault, FaultKind, Result, Stage};
 use crate::graph::{MaskNode, Plan, SynthesisNode};
 use crate::id::{MaskDigest, ScanDigest, ScanId, ScanVersion};
-use crate::ingest::{Scan, ScanEntry};
+use crate::ingest::{HeldOut, Scan, ScanEntry};
 use crate::mask::{MaskedScan, OrganMask};
 use crate::record::{FaultRecord, SampleKind, SampleRecord, ScanRecord, Status};
 use crate::run::spool::{SampleFiles, ScanOutcome, Spool};
@@ -15,6 +15,7 @@ use super::backoff::with_retries;
 use super::deduplicate::mark_duplicate;
 use super::organ::{AttemptResults, Failure, ScanContext};
 use super::pool::catch_fault;
+use super::series_index::SeriesIndex;
 use super::telemetry::{Step, Telemetry, Timing};
 use super::{Epoch, Progress};
 
@@ -28,6 +29,8 @@ pub struct StageRunner {
     pub telemetry: Telemetry,
     /// The running totals.
     pub progress: Arc<Progress>,
+    /// The slices of the scans of this run, to find series that are part of another one.
+    pub series: SeriesIndex,
 }
 
 /// Metadata of a scan after reading: columns of `scans`.
@@ -68,6 +71,11 @@ impl StageReport {
     /// Creates the report of a scan whose content is withdrawn: only a row of `scans` with this status is recorded.
     pub fn withdrawn() -> Self {
         Self { is_withdrawn: true, ..Self::default() }
+    }
+
+    /// Creates the report of a scan whose content is held out: the scan has a fault and no samples.
+    pub fn held_out(scan: &Scan) -> Self {
+        Self::failed(HeldOut::fault().at_node(&scan.entry.source), Some(scan))
     }
 
     /// Creates the report of a fault, with the metadata of the scan if it was read.

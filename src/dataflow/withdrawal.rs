@@ -16,6 +16,7 @@ use crate::run::{EpochChanges, Tombstones};
 use super::changes::{RunScans, ScanChanges};
 use super::process::{current_entries, process};
 use super::schedule::Schedule;
+use super::series_index::SeriesIndex;
 use super::telemetry::Telemetry;
 use super::{Epoch, Ledger, Progress, RunOptions, StageRunner};
 
@@ -138,7 +139,14 @@ pub fn withdraw(
 ) -> Result<Receipt> {
     let plan = plan.with_keyed_digest()?;
     let (ledger, spool) = Ledger::open(folder, &plan)?;
-    let runner = StageRunner { plan, spool, telemetry: Telemetry::sums_only(), progress: Arc::clone(progress) };
+    ledger.hold_out(&plan, options.threads)?;
+    let runner = StageRunner {
+        plan,
+        spool,
+        telemetry: Telemetry::sums_only(),
+        progress: Arc::clone(progress),
+        series: SeriesIndex::default(),
+    };
     apply_withdrawal(&Arc::new(runner), &Arc::new(ledger), request, purge, options)
 }
 

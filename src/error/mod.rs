@@ -177,6 +177,8 @@ pub enum FaultKind {
     Changed,
     /// The machine ended a process of the scan or could not start one.
     Interrupted,
+    /// The scan has the content of a held-out scan, which must never be in a training set.
+    HeldOut,
 }
 
 impl FaultKind {
@@ -198,6 +200,7 @@ impl FaultKind {
             Self::Device => "device",
             Self::Changed => "changed",
             Self::Interrupted => "interrupted",
+            Self::HeldOut => "held_out",
         }
     }
 

@@ -1,6 +1,7 @@
 //! Finds every problem of a graph file at once.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
@@ -10,13 +11,16 @@ use super::build::{BuiltStages, GraphBuilder};
 use super::edge::Port;
 use super::file::{GraphFile, Problems};
 use super::pipeline::PipelineConfig;
-use super::plan::{Node, NodeInput, Plan, ScanStages};
+use super::plan::{Node, NodeInput, Plan, ScanStages, digested_text};
 use super::purpose::Purpose;
-use super::registry::Registry;
+use super::registry::{Registry, resolve_path};
 use super::spec::{NodeSpec, Spec, span_of};
 use super::value::Value;
 use super::wiring::Wiring;
-use super::{Location, Problem, Severity, settings};
+use super::{Location, Problem, Severity, expectations, settings};
+use crate::error::ConfigError;
+use crate::ingest::HeldOutPaths;
+use crate::record::ExpectationConfig;
 use crate::store::FileDigest;
 
 /// The result of checking a graph file.
@@ -95,6 +99,8 @@ pub(super) fn plan_nodes(
     problems: &mut Problems<'_>,
 ) -> (Option<Vec<Node>>, Option<Plan>, ScanStages) {
     let pipeline = read_pipeline(&spec.pipeline, problems);
+    let never_train = pipeline.as_ref().map(|pipeline| never_train(purpose, file, spec, pipeline, problems));
+    let expectations = expectations::read(&spec.expectations, problems);
     let wiring = Wiring::new(&spec.nodes, registry, problems);
     if spec.train.is_none() {
         wiring.warn_about_unused(&spec.nodes, problems);
@@ -111,7 +117,10 @@ pub(super) fn plan_nodes(
     let mut built = builder.build(problems);
     let scans = std::mem::take(&mut built.scans);
     let plan = match (pipeline, &nodes) {
-        (Some(pipeline), Some(nodes)) if !problems.any_error() => Some(plan_of(file, pipeline, nodes, built)),
+        (Some(pipeline), Some(nodes)) if !problems.any_error() => {
+            let never_train = HeldOutPaths::new(never_train.unwrap_or_default(), registry.decoder());
+            Some(plan_of(file, pipeline, never_train, expectations, nodes, built))
+        }
         _ => None,
     };
     (nodes, plan, scans)
@@ -126,6 +135,37 @@ fn read_pipeline(table: &Value<'_>, problems: &mut Problems<'_>) -> Option<Pipel
     let span_of = |field: &str| span_of(table, field).unwrap_or(span.clone());
     settings::report(pipeline.errors(), &parsed.invalid, span_of, problems);
     Some(pipeline)
+}
+
+/// Resolves the paths of held-out scans, and reports those that do not exist.
+fn never_train(
+    purpose: Purpose,
+    file: &GraphFile,
+    spec: &Spec<'_>,
+    pipeline: &PipelineConfig,
+    problems: &mut Problems<'_>,
+) -> Vec<PathBuf> {
+    let mut paths = Vec::new();
+    for (index, written) in pipeline.never_train.iter().enumerate() {
+        let field = format!("never_train.{index}");
+        let resolved = resolve_path(file.folder(), &field, written).and_then(|path| match path.exists() {
+            // A calibration trains nothing.
+            false if purpose != Purpose::Calibrate => {
+                let message = format!("expected a file or folder of held-out scans, got none: {}", path.display());
+                let hint = "a relative path starts at the folder of the graph file; copies of scans that cannot be read are not recognized";
+                Err(ConfigError::new(&field, message).with_hint(hint))
+            }
+            _ => Ok(path),
+        });
+        match resolved {
+            Ok(path) => paths.push(path),
+            Err(ConfigError { message, hint, .. }) => {
+                let span = span_of(&spec.pipeline, &field).unwrap_or_else(|| spec.pipeline.span());
+                problems.error(span, message).hint(hint);
+            }
+        }
+    }
+    paths
 }
 
 /// Returns the nodes with their edges, renumbered in topological order.
@@ -144,11 +184,18 @@ fn nodes_of(specs: &[NodeSpec<'_>], wiring: &Wiring) -> Vec<Node> {
     wiring.order.iter().filter_map(node).collect()
 }
 
-fn plan_of(file: &GraphFile, pipeline: PipelineConfig, nodes: &[Node], built: BuiltStages) -> Plan {
-    let resolved = resolve(&pipeline, nodes, &built);
-    let digest = FileDigest::of(resolved.to_string().as_bytes()).sha256;
+fn plan_of(
+    file: &GraphFile,
+    pipeline: PipelineConfig,
+    never_train: HeldOutPaths,
+    expectations: Vec<ExpectationConfig>,
+    nodes: &[Node],
+    built: BuiltStages,
+) -> Plan {
+    let resolved = resolve(&pipeline, &expectations, nodes, &built);
+    let digest = FileDigest::of(digested_text(&resolved).as_bytes()).sha256;
     let BuiltStages { sources, masks, syntheses, sinks, .. } = built;
-    let PipelineConfig { name, seed, epoch_scans, split, max_missing } = pipeline;
+    let PipelineConfig { name, seed, epoch_scans, split, max_missing, never_train: _ } = pipeline;
     let (folder, nodes) = (file.folder().to_owned(), nodes.to_vec());
     Plan {
         name,
@@ -156,6 +203,8 @@ fn plan_of(file: &GraphFile, pipeline: PipelineConfig, nodes: &[Node], built: Bu
         epoch_scans,
         split,
         max_missing,
+        never_train,
+        expectations,
         digest,
         resolved,
         folder,
@@ -168,7 +217,7 @@ fn plan_of(file: &GraphFile, pipeline: PipelineConfig, nodes: &[Node], built: Bu
 }
 
 /// Resolves the file to JSON: every setting with its default filled in, kinds and inputs as written.
-fn resolve(pipeline: &PipelineConfig, nodes: &[Node], built: &BuiltStages) -> Json {
+fn resolve(pipeline: &PipelineConfig, expectations: &[ExpectationConfig], nodes: &[Node], built: &BuiltStages) -> Json {
     let mut sections: [(&str, Map<String, Json>); 3] =
         [("sources", Map::new()), ("stages", Map::new()), ("sinks", Map::new())];
     for node in nodes {
@@ -191,6 +240,9 @@ fn resolve(pipeline: &PipelineConfig, nodes: &[Node], built: &BuiltStages) -> Js
     }
     let mut root = Map::new();
     root.insert("pipeline".into(), json!(pipeline));
+    if !expectations.is_empty() {
+        root.insert("expectations".into(), json!(expectations));
+    }
     root.extend(sections.into_iter().map(|(name, section)| (name.to_owned(), Json::Object(section))));
     let mut root = Json::Object(root);
     root.sort_all_objects();

@@ -19,6 +19,7 @@ mod consistency;
 mod digest;
 pub mod draw;
 mod edge;
+mod expectations;
 mod file;
 mod known_nodes;
 mod label_files;

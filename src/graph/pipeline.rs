@@ -1,5 +1,7 @@
 //! The settings of the pipeline as a whole.
 
+use std::path::PathBuf;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -37,6 +39,11 @@ pub struct PipelineConfig {
     #[serde(default = "max_missing", skip_serializing)]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub max_missing: f64,
+    /// Held-out scans, which are never in a training set: files, and folders with all scans below them; a relative path starts at the
+    /// folder of the graph file. A scan of a source with the content of one of them, under any name and in any format, fails with a fault of
+    /// kind `held_out`. A path that cannot be read stops the run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub never_train: Vec<PathBuf>,
 }
 
 fn max_missing() -> f64 {

@@ -13,10 +13,10 @@ use crate::attempt::AttemptLoop;
 use crate::error::Result;
 use crate::id::{FieldHasher, MaskDigest, PatientKey, SampleId, ScanDigest, StageDigest};
 use crate::inference::Inference;
-use crate::ingest::{PatientSecret, Source};
+use crate::ingest::{HeldOutPaths, PatientSecret, Source};
 use crate::mask::{Mask, Organ};
 use crate::random::Key;
-use crate::record::Split;
+use crate::record::{ExpectationConfig, Split};
 use crate::sink::Output;
 use crate::synth::TumorNumbers;
 
@@ -65,7 +65,11 @@ pub struct Plan {
     pub split: SplitShares,
     /// Largest share of the scans of a source that may be gone since the last run.
     pub max_missing: f64,
-    /// SHA-256 of [`Plan::resolved`], 64 hexadecimal digits: equal for files of equal meaning.
+    /// The held-out scans, which are never in a training set.
+    pub never_train: HeldOutPaths,
+    /// The expectations on the tables.
+    pub expectations: Vec<ExpectationConfig>,
+    /// SHA-256 of [`Plan::resolved`] without the expectations, 64 hexadecimal digits: equal for files of equal meaning.
     pub digest: String,
     /// The resolved file as JSON: defaults filled in, paths as written, keys sorted.
     pub resolved: serde_json::Value,
@@ -252,7 +256,7 @@ impl Plan {
     /// If the secret cannot be read.
     pub fn with_keyed_digest(mut self) -> Result<Self> {
         if let Some(secret) = self.patient_secret()? {
-            self.digest = secret.pipeline_digest(&self.resolved.to_string());
+            self.digest = secret.pipeline_digest(&digested_text(&self.resolved));
         }
         Ok(self)
     }
@@ -294,6 +298,15 @@ impl SynthesisNode {
     ) -> TumorIdentity<'a> {
         TumorIdentity { seed, digests: self.digests, scan_digest, mask_digest, organ, variant, number: 0 }
     }
+}
+
+/// Returns the text of a resolved file that its digest covers: expectations do not change results.
+pub(super) fn digested_text(resolved: &serde_json::Value) -> String {
+    let mut resolved = resolved.clone();
+    if let Some(file) = resolved.as_object_mut() {
+        file.remove("expectations");
+    }
+    resolved.to_string()
 }
 
 /// The identity of a tumor, from which the ids of its candidates and the key of their random numbers are derived.

@@ -15,9 +15,14 @@ impl Purpose {
     /// Returns the sections that a file for this purpose may have.
     pub(super) fn sections(self) -> &'static [&'static str] {
         match self {
-            Self::Run | Self::Calibrate => &["pipeline", "sources", "stages", "sinks"],
+            Self::Run | Self::Calibrate => &["pipeline", "sources", "stages", "sinks", "expectations"],
             Self::Train => &["pipeline", "sources", "stages", "sinks", "train"],
         }
+    }
+
+    /// Returns whether a file for this purpose may have expectations on the tables of its run.
+    pub(super) fn has_expectations(self) -> bool {
+        self != Self::Train
     }
 
     /// Returns whether a section contains settings instead of nodes.

@@ -15,6 +15,7 @@ use super::Role;
 use crate::error::ConfigError;
 use crate::filter::{QualityTest, QualityTestConfig};
 use crate::ingest::Source;
+use crate::ingest::dicom::Decoder;
 use crate::mask::{Mask, Organ};
 use crate::score::ScoreStage;
 use crate::sink::Output;
@@ -51,25 +52,30 @@ impl BuildContext {
     /// # Errors
     /// If a variable is not set, or a `${` has no `}`.
     pub fn path(&self, field: &str, written: impl AsRef<Path>) -> Result<PathBuf, ConfigError> {
-        let written = written.as_ref().to_string_lossy();
-        let mut path = OsString::new();
-        let mut rest: &str = &written;
-        while let Some(start) = rest.find("${") {
-            let Some(length) = rest[start..].find('}') else {
-                return Err(ConfigError::new(field, format!("expected a `}}` after `${{`, got `{written}`")));
-            };
-            let name = &rest[start + 2..start + length];
-            let value = std::env::var_os(name).ok_or_else(|| {
-                let message = format!("the environment variable `{name}` is not set");
-                ConfigError::new(field, message).with_hint(format!("export {name}=…"))
-            })?;
-            path.push(&rest[..start]);
-            path.push(value);
-            rest = &rest[start + length + 1..];
-        }
-        path.push(rest);
-        Ok(self.folder.join(path))
+        resolve_path(&self.folder, field, written.as_ref())
     }
+}
+
+/// Resolves a path of a graph file in `folder`; see [`BuildContext::path`].
+pub(super) fn resolve_path(folder: &Path, field: &str, written: &Path) -> Result<PathBuf, ConfigError> {
+    let written = written.to_string_lossy();
+    let mut path = OsString::new();
+    let mut rest: &str = &written;
+    while let Some(start) = rest.find("${") {
+        let Some(length) = rest[start..].find('}') else {
+            return Err(ConfigError::new(field, format!("expected a `}}` after `${{`, got `{written}`")));
+        };
+        let name = &rest[start + 2..start + length];
+        let value = std::env::var_os(name).ok_or_else(|| {
+            let message = format!("the environment variable `{name}` is not set");
+            ConfigError::new(field, message).with_hint(format!("export {name}=…"))
+        })?;
+        path.push(&rest[..start]);
+        path.push(value);
+        rest = &rest[start + length + 1..];
+    }
+    path.push(rest);
+    Ok(folder.join(path))
 }
 
 /// The window and spacing that a stage uses; stages along an edge must agree.
@@ -243,6 +249,8 @@ impl Kind {
 #[derive(Default)]
 pub struct Registry {
     kinds: Vec<Kind>,
+    /// The decoder of compressed DICOM outside of sources; by default a decoder in this process.
+    decoder: Option<Decoder>,
 }
 
 impl Registry {
@@ -330,6 +338,16 @@ impl Registry {
     /// Returns the kind with this name and role, or `None` if no such kind is registered.
     pub fn kind(&self, role: Role, name: &str) -> Option<&Kind> {
         self.kinds.iter().find(|kind| kind.role == role && kind.name == name)
+    }
+
+    /// Sets the decoder of the compressed DICOM of held-out scans.
+    pub fn set_decoder(&mut self, decoder: Decoder) {
+        self.decoder = Some(decoder);
+    }
+
+    /// Returns the decoder of the compressed DICOM of held-out scans.
+    pub fn decoder(&self) -> Decoder {
+        self.decoder.clone().unwrap_or_else(Decoder::in_process)
     }
 
     /// Returns all kinds, in the order in which they were added.

@@ -6,6 +6,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::registry::{Kind, Registry};
 use super::{PipelineConfig, Role};
+use crate::record::ExpectationConfig;
 
 /// Returns the JSON Schema (draft 2020-12) of graph files with the kinds of a registry.
 ///
@@ -17,6 +18,11 @@ use super::{PipelineConfig, Role};
 /// ```
 pub fn pipeline_schema(registry: &Registry) -> Json {
     let mut file = FileSchema::new(registry, &[SOURCES, STAGES, SINKS]);
+    let items = file.generator.subschema_for::<ExpectationConfig>().to_value();
+    file.sections.insert(
+        "expectations".to_owned(),
+        json!({ "type": "array", "items": items, "description": "Expectations on the tables of the run." }),
+    );
     file.finish(
         "freetumor pipeline",
         "A graph of sources, stages and sinks that turns CT scans into synthetic tumors.",

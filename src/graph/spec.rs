@@ -12,6 +12,9 @@ use crate::suggest::did_you_mean;
 /// Maximum number of syntax errors that are reported.
 const MAX_SYNTAX_ERRORS: usize = 5;
 
+/// The list of expectations on the tables of a run.
+const EXPECTATIONS: &str = "expectations";
+
 /// The sections that contain nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Section {
@@ -38,6 +41,8 @@ pub(super) struct Spec<'t> {
     pub(super) pipeline: Value<'t>,
     /// Sources, stages and sinks in the order of the file.
     pub(super) nodes: Vec<NodeSpec<'t>>,
+    /// The tables `[[expectations]]`, in the order of the file.
+    pub(super) expectations: Vec<Value<'t>>,
     /// The section `[train]`, if the file is read for training; an empty table if the file has none.
     pub(super) train: Option<Value<'t>>,
 }
@@ -117,13 +122,16 @@ impl<'t> Spec<'t> {
         }
         let empty = || Spanned::new(0..0, DeValue::Table(DeTable::new()));
         let train = (purpose == Purpose::Train).then(empty);
-        let mut spec = Self { pipeline: empty(), nodes: Vec::new(), train };
+        let mut spec = Self { pipeline: empty(), nodes: Vec::new(), expectations: Vec::new(), train };
         for (key, value) in root {
             let section = Section::ALL.into_iter().find(|section| section.name() == key.get_ref());
             match (section, value.get_ref()) {
                 (_, DeValue::Table(_)) if key.get_ref() == "pipeline" => spec.pipeline = value,
                 (_, DeValue::Table(_)) if purpose.has_settings(key.get_ref()) => spec.train = Some(value),
                 (Some(section), DeValue::Table(_)) => spec.read_section(section, value, problems),
+                _ if purpose.has_expectations() && key.get_ref() == EXPECTATIONS => {
+                    spec.expectations = tables(value, problems);
+                }
                 _ if section.is_some() || purpose.has_settings(key.get_ref()) => {
                     let message = format!("`{}` is {}", key.get_ref(), type_name(value.get_ref()));
                     problems.error(value.span(), message).label("expected a table");
@@ -209,6 +217,25 @@ impl<'t> Spec<'t> {
             }
         }
     }
+}
+
+/// Reads a list of tables; other values are reported.
+fn tables<'t>(value: Value<'t>, problems: &mut Problems<'_>) -> Vec<Value<'t>> {
+    let mut report = |value: &Value<'_>| {
+        problems
+            .error(value.span(), format!("`{EXPECTATIONS}` is {}", type_name(value.get_ref())))
+            .label("expected a list of tables")
+            .hint(format!("write [[{EXPECTATIONS}]] before the settings of each expectation"));
+    };
+    if !matches!(value.get_ref(), DeValue::Array(_)) {
+        report(&value);
+        return Vec::new();
+    }
+    let DeValue::Array(items) = value.into_inner() else { return Vec::new() };
+    let (tables, others): (Vec<_>, Vec<_>) =
+        items.into_iter().partition(|item| matches!(item.get_ref(), DeValue::Table(_)));
+    others.iter().for_each(report);
+    tables
 }
 
 /// Reads a list of names. A single name is reported, then used as a list of one.

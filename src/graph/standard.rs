@@ -60,6 +60,7 @@ impl Registry {
     /// Creates a registry of the built-in kinds with the resources of this machine.
     pub fn with_resources(resources: &Resources) -> Self {
         let mut registry = Self::empty();
+        registry.set_decoder(resources.decoder.clone());
         registry.add_sources(resources.clone());
         registry.add_masks();
         registry.add_synthesis_and_scores();

@@ -1,5 +1,7 @@
 //! The content digest of a scan: equal for equal content in any file format.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use sha2::{Digest, Sha256};
 
 use crate::id::ScanDigest;
@@ -9,6 +11,9 @@ use crate::volume::{Volume, Voxels};
 const SLAB_BYTES: usize = 2 << 20;
 /// Spacings are hashed in thousandths of a millimetre: file formats round them differently beyond that.
 const SPACING_STEPS_PER_MM: f64 = 1000.0;
+/// Spacings are rounded up from 1 minus this fraction of a step. No decimal number of up to five digits, and no field of view in whole
+/// millimetres divided by 512 or 1024, is near this bound, so that a spacing as text (DICOM) and as f32 (NIfTI) have one digest.
+const SPACING_ROUNDING: f64 = 0.5269;
 
 /// Returns the SHA-256 of the volume in its canonical form: axes in RAS order (the closest to its affine), shape, spacing
 /// to a thousandth of a millimetre, and HU.
@@ -35,7 +40,7 @@ pub fn content_digest(volume: &Volume) -> ScanDigest {
     let walk = RasWalk::new(volume);
     for (size, spacing_mm) in walk.shape.into_iter().zip(walk.spacing_mm) {
         hash.update((size as u64).to_le_bytes());
-        hash.update(((spacing_mm * SPACING_STEPS_PER_MM).round() as u64).to_le_bytes());
+        hash.update(spacing_steps(spacing_mm).to_le_bytes());
     }
     match &volume.voxels {
         Voxels::I16(array) => {
@@ -53,6 +58,42 @@ pub fn content_digest(volume: &Volume) -> ScanDigest {
         }
     }
     ScanDigest::from_hash(&hash.finalize())
+}
+
+/// Returns a spacing in thousandths of a millimetre.
+fn spacing_steps(spacing_mm: f64) -> u64 {
+    (spacing_mm * SPACING_STEPS_PER_MM + SPACING_ROUNDING).floor() as u64
+}
+
+/// The axial slices of a volume, for the comparison of series: a series may be a part of another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SliceHashes {
+    /// Hash of the shape of a slice and the spacing along all axes.
+    pub geometry: u64,
+    /// Hash of the HU of each slice, from inferior to superior. The hashes are not cryptographic.
+    pub slices: Vec<u64>,
+}
+
+/// Returns the hashes of the slices of a volume in RAS order. As in [`content_digest`], the voxel type, the order of the axes and the origin have
+/// no effect.
+pub fn slice_hashes(volume: &Volume) -> SliceHashes {
+    let walk = RasWalk::new(volume);
+    let mut geometry = DefaultHasher::new();
+    (walk.shape[0], walk.shape[1], walk.spacing_mm.map(spacing_steps)).hash(&mut geometry);
+    let slice_bytes = walk.shape[0] * walk.shape[1] * size_of::<f32>();
+    let mut slices = Vec::with_capacity(walk.shape[2]);
+    let add = |slab: &[u8]| {
+        slices.extend(slab.chunks_exact(slice_bytes).map(|slice| {
+            let mut hash = DefaultHasher::new();
+            hash.write(slice);
+            hash.finish()
+        }));
+    };
+    match &volume.voxels {
+        Voxels::I16(array) => walk.for_each_slab(array.as_slice(), |hu| f32::from(hu).to_le_bytes(), add),
+        Voxels::F32(array) => walk.for_each_slab(array.as_slice(), |hu| (hu + 0.0).to_le_bytes(), add),
+    }
+    SliceHashes { geometry: geometry.finish(), slices }
 }
 
 /// The order in which voxels are visited: x towards Right fastest, then Anterior, then Superior.
@@ -216,5 +257,26 @@ mod tests {
         assert_eq!(content_digest(&floats(0.0)), digest);
         assert_eq!(content_digest(&floats(-0.0)), digest);
         assert_ne!(content_digest(&floats(0.5)), digest);
+    }
+
+    proptest! {
+        #[test]
+        fn spacing_as_decimal_and_as_f32_has_one_digest(hundred_thousandths in 10_000u32..1_000_000) {
+            let spacing_mm = f64::from(hundred_thousandths) / 100_000.0;
+            prop_assert_eq!(spacing_steps(spacing_mm), spacing_steps(f64::from(spacing_mm as f32)));
+        }
+    }
+
+    #[test]
+    fn slice_hashes_of_a_part_are_those_of_the_whole() {
+        let ras = Array3::from_fn([3, 4, 6], |[x, y, z]| (x + 10 * y + 100 * z) as i16);
+        let whole = slice_hashes(&reoriented(&ras, [1.0; 3], [0, 1, 2], [false; 3]));
+        let part = Array3::from_fn([3, 4, 3], |[x, y, z]| ras[[x, y, z + 2]]);
+        let part = slice_hashes(&reoriented(&part, [1.0; 3], [2, 1, 0], [true, false, true]));
+        assert_eq!(part.geometry, whole.geometry);
+        assert_eq!(part.slices[..], whole.slices[2..5]);
+        let thicker = slice_hashes(&reoriented(&ras, [1.0, 1.0, 2.0], [0, 1, 2], [false; 3]));
+        assert_ne!(thicker.geometry, whole.geometry);
+        assert_eq!(thicker.slices, whole.slices);
     }
 }

@@ -248,7 +248,7 @@ impl<R> fmt::Debug for GroupBy<R> {
 }
 
 /// Finds the column of strings or numbers of that name.
-fn column<R: Row>(name: &str) -> Result<Descriptor<R>, ConfigError> {
+pub(super) fn column<R: Row>(name: &str) -> Result<Descriptor<R>, ConfigError> {
     let has_value = |descriptor: &Descriptor<R>| {
         !matches!(descriptor.column.kind, ColumnType::Organs | ColumnType::Stages | ColumnType::Flag)
     };

@@ -8,6 +8,7 @@
 mod column;
 mod columns;
 mod condition;
+mod expectations;
 mod file;
 pub mod parquet;
 mod rows;
@@ -18,6 +19,10 @@ pub use crate::attempt::Outcome;
 pub use crate::id::{CandidateDigest, MaskDigest, PatientKey, SampleId, ScanDigest, ScanId, StageDigest};
 pub use column::Value;
 pub use condition::{ColumnCondition, GroupBy, Relation};
+pub use expectations::{
+    Bound, Bounds, Conditions, ExpectationCheck, ExpectationConfig, ExpectationResult, ExpectationTable, ShareConfig,
+    check_config,
+};
 pub use file::{DATA, FileEntry, Placement, epoch_name, epoch_of_name};
 pub use rows::{
     FaultRecord, QualityGroup, QualityRecord, SampleKind, SampleRecord, SampleRow, ScanRecord, Split, Status,

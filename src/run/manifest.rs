@@ -89,6 +89,18 @@ impl RunManifest {
         ))
     }
 
+    /// Returns whether results of the manifest `existing` may differ from those of this one: expectations do not change results.
+    pub fn may_change_results(&self, existing: &Self) -> bool {
+        let without_expectations = |manifest: &Self| {
+            let mut manifest = manifest.clone();
+            if let Some(file) = manifest.pipeline.as_object_mut() {
+                file.remove("expectations");
+            }
+            manifest
+        };
+        without_expectations(self) != without_expectations(existing)
+    }
+
     /// Returns the differences from the manifest `existing` of a run folder, in terms of the graph file; empty if there are none.
     pub fn differences(&self, existing: &Self) -> Vec<String> {
         let (mut in_folder, mut in_run) = (BTreeMap::new(), BTreeMap::new());
@@ -147,6 +159,8 @@ fn describe_setting(path: &[String]) -> String {
         ["kernel_class"] => "the kernel class".into(),
         ["patient_secret"] => "the secret for patient keys ($FREETUMOR_PATIENT_KEY or its file)".into(),
         ["models", stage] => format!("the model of `{stage}`"),
+        ["pipeline", "expectations", _] => "an expectation".into(),
+        ["pipeline", "expectations", ref rest @ ..] => format!("`{}` of the expectations", setting(rest)),
         ["pipeline", "pipeline", ref rest @ ..] => format!("`{}` of the pipeline", setting(rest)),
         ["pipeline", section @ ("sources" | "stages" | "sinks"), name] => {
             format!("the {} `{name}`", section.trim_end_matches('s'))
@@ -210,6 +224,17 @@ mod tests {
             ]
         );
         other.check_resumable(&own, "RUN").unwrap();
+        assert!(other.may_change_results(&own));
+        let mut expected = own.clone();
+        expected.pipeline["expectations"] = json!([{ "name": "many", "rows": { "min": 3.0 } }]);
+        assert!(!expected.may_change_results(&own));
+        assert_eq!(expected.differences(&own), ["an expectation is only in this run"]);
+        let mut lower = expected.clone();
+        lower.pipeline["expectations"][0]["rows"]["min"] = json!(2);
+        assert_eq!(
+            lower.differences(&expected),
+            ["`rows.min` of the expectations is 3.0 in the folder and 2 in this run"]
+        );
         let mut seeded = own.clone();
         seeded.seed = 2;
         assert_eq!(seeded.differences(&own), ["the seed is 1 in the folder and 2 in this run"]);

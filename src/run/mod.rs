@@ -26,6 +26,7 @@
 mod base;
 mod commit;
 mod diff;
+mod expectations;
 mod ingest_manifest;
 mod ingested;
 mod manifest;

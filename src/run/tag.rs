@@ -154,13 +154,14 @@ impl RunWriter {
     /// Creates a tag that names the state after the last commit.
     ///
     /// # Errors
-    /// If there is no commit, or the tag names another state.
+    /// If there is no commit, an expectation of the graph fails, or the tag names another state.
     pub fn tag(&self, name: &TagName) -> Result<Tag> {
         let head = self.head();
         let Some(epoch) = head.epoch else {
             let error = Error::new("expected a run folder with a commit, got none").with_kind(ErrorKind::Refused);
             return Err(error.with_hint("run the pipeline first"));
         };
+        self.folder().require_expectations()?;
         let tag = Tag { name: name.clone(), epoch, commit: head.sha256.clone() };
         let (store, path) = (self.folder().store(), tag_path(name));
         if let Some(text) = store.read(&path)? {

@@ -9,7 +9,7 @@
 //!
 //! Names are relative to the run folder, with components separated by `/`. The folder of a name decides which operations are allowed:
 //! files in `staging/` are unfinished and may be removed; `layouts/`, `telemetry/`, the folders of the tables and
-//! `private/pipeline.json` can be regenerated and may be replaced; all other files are created once.
+//! `private/pipeline.json` and `private/held_out.json` can be regenerated and may be replaced; all other files are created once.
 
 mod atomic;
 pub mod canonical;
@@ -40,8 +40,8 @@ pub const STAGING: &str = "staging";
 pub const PRIVATE: [&str; 3] = [STAGING, "private", "requests"];
 
 /// Paths that may be replaced: the folders of layouts, telemetry and tables, which are regenerated from committed files, and
-/// `private/pipeline.json`, which every start of the run rewrites.
-pub const REPLACEABLE: [&str; 9] = [
+/// `private/pipeline.json` and `private/held_out.json`, which every start of the run may rewrite.
+pub const REPLACEABLE: [&str; 10] = [
     "layouts",
     "requests",
     "telemetry",
@@ -51,6 +51,7 @@ pub const REPLACEABLE: [&str; 9] = [
     "quality",
     "private/pipeline.json",
     "contact_sheet.png",
+    "private/held_out.json",
 ];
 
 /// Length and digest of a file.

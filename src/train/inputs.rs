@@ -13,6 +13,7 @@ use super::segmentation::SegmentationConfig;
 use super::synthesis::SynthesisConfig;
 use crate::error::{ConfigError, Error, Result};
 use crate::graph::{BuildContext, Plan};
+use crate::ingest::HeldOut;
 use crate::mask::Organ;
 use crate::nn::weights::{HELD_OUT_KEY, WeightsMetadata, held_out_hash};
 use crate::store::FileDigest;
@@ -35,12 +36,19 @@ pub(super) struct TrainingInputs {
 }
 
 impl TrainingInputs {
-    /// Resolves the paths of weights, which are relative to `folder`, writes them into `config`, and lists the scans.
+    /// Resolves the paths of weights, which are relative to `folder`, writes them into `config`, and lists the scans. Scans of the contents
+    /// `held_out` are not trained on.
     ///
     /// # Errors
     /// Returns an error if weights do not exist or belong to other networks, a source cannot be listed, a patient is in both
     /// training and validation, or there are no scans to train on.
-    pub fn prepare(config: &mut TrainingConfig, plan: &Plan, folder: &Path, fold: Option<Fold>) -> Result<Self> {
+    pub fn prepare(
+        config: &mut TrainingConfig,
+        plan: &Plan,
+        folder: &Path,
+        fold: Option<Fold>,
+        held_out: &HeldOut,
+    ) -> Result<Self> {
         let context = BuildContext {
             name: "train".to_owned(),
             folder: folder.to_owned(),
@@ -67,7 +75,7 @@ impl TrainingInputs {
                 resolve("network.weights", "segmentor", config.network.weights.as_mut())?;
                 settings["weights"] = weights;
                 let organs = organs(&[("labeled", &config.labeled), ("validation", &config.validation)])?;
-                let mut scans = TrainingScans::new(plan, &config.labeled, &config.validation, fold)?;
+                let mut scans = TrainingScans::new(plan, &config.labeled, &config.validation, fold, held_out)?;
                 if let Some(fold) = fold {
                     let hashes: Vec<String> = scans.fold().iter().map(|patient| held_out_hash(*patient)).collect();
                     settings["fold"] = json!(fold);
@@ -106,7 +114,7 @@ impl TrainingInputs {
                 resolve("discriminator.weights", "discriminator", config.discriminator.weights.as_mut())?;
                 settings["weights"] = weights;
                 let organs = organs(&[("labeled", &config.labeled), ("unlabeled", &config.unlabeled)])?;
-                let mut scans = TrainingScans::new(plan, &config.labeled, &[], None)?;
+                let mut scans = TrainingScans::new(plan, &config.labeled, &[], None, held_out)?;
                 scans.add_unlabeled(plan, &config.unlabeled)?;
                 let preprocess = config.preprocess.build().map_err(first_error)?;
                 Ok(Self { settings, preprocess, organs, scans })

@@ -20,6 +20,7 @@ pub mod config;
 mod curves;
 pub mod data;
 mod folds;
+mod held_out;
 pub mod history;
 pub mod initial;
 mod inputs;

@@ -11,10 +11,10 @@ use serde_json::{Value as Json, json};
 use super::data::{CaseEntry, Cases, RunSamples};
 use super::folds::Fold;
 use super::leakage::LeakageGuard;
-use crate::error::{Error, FaultKind, Result};
+use crate::error::{Error, Fault, FaultKind, Result};
 use crate::graph::{Plan, SynthesisNode};
 use crate::id::{PatientKey, ScanId};
-use crate::ingest::ScanEntry;
+use crate::ingest::{HeldOut, ScanEntry};
 use crate::mask::{MaskedScan, Organ};
 use crate::record::Split;
 use crate::store::FileDigest;
@@ -24,6 +24,8 @@ use crate::volume::Preprocess;
 /// The scans of a training run, listed but not read. Each source in the file is listed once.
 pub struct TrainingScans {
     guard: LeakageGuard,
+    /// The contents that are not trained on.
+    held_out: HeldOut,
     /// The entries of each listed source, by its index in the plan.
     sources: BTreeMap<usize, Vec<ScanEntry>>,
     labeled: Vec<CaseEntry>,
@@ -75,11 +77,18 @@ pub struct TrainingCases {
 
 impl TrainingScans {
     /// Lists the labeled scans, and the validation scans: those of the named stages, or by default the validation share of the
-    /// labeled patients. With a fold, its patients are validated on instead of that share.
+    /// labeled patients. With a fold, its patients are validated on instead of that share. Reading a training scan whose content is in
+    /// `held_out` is a fault; validation scans may be held out.
     ///
     /// # Errors
     /// Returns an error if a source cannot be listed, a patient is trained and validated on, or there are fewer patients than folds.
-    pub fn new(plan: &Plan, labeled: &[String], validation: &[String], fold: Option<Fold>) -> Result<Self> {
+    pub fn new(
+        plan: &Plan,
+        labeled: &[String],
+        validation: &[String],
+        fold: Option<Fold>,
+        held_out: &HeldOut,
+    ) -> Result<Self> {
         let guard = if validation.is_empty() {
             LeakageGuard::with_split_shares(plan.split)
         } else {
@@ -87,6 +96,7 @@ impl TrainingScans {
         };
         let mut scans = Self {
             guard,
+            held_out: held_out.clone(),
             sources: BTreeMap::new(),
             labeled: Vec::new(),
             validation: Vec::new(),
@@ -121,7 +131,7 @@ impl TrainingScans {
                 Split::Validation => scans.hold_out(&entry, case),
                 Split::Test => {}
                 Split::Train => {
-                    scans.labeled.push(case);
+                    scans.labeled.push(case.without_held_out(held_out));
                     trained.push(entry);
                 }
             }
@@ -163,7 +173,7 @@ impl TrainingScans {
     /// Returns an error if the run folder or the commit cannot be read, has no tumors of these patients, or has other organs.
     pub fn add_run(&mut self, folder: &Path, at: Option<u64>, organs: &Arc<[Organ]>) -> Result<()> {
         let run = RunSamples::open(folder, at)?;
-        let mut entries = run.entries(Split::Train, organs)?;
+        let mut entries = run.entries(Split::Train, organs, &self.held_out)?;
         let renamed = self.guard.held_out_in(&run);
         entries.retain(|entry| !self.guard.holds_out(&entry.patient_key) && !renamed.contains(&entry.patient_key));
         if entries.is_empty() {
@@ -173,7 +183,15 @@ impl TrainingScans {
             )));
         }
         // All samples of a run folder have the label ids of its graph: only the first sample is checked.
-        if let Err(fault) = entries[0].read()
+        let first = entries.iter().map(CaseEntry::read).find(|read| !is_held_out(read));
+        let Some(first) = first else {
+            return Err(Error::new(format!(
+                "all samples of {} are of scans that `never_train` holds out",
+                folder.display()
+            ))
+            .with_hint("run its pipeline again with the same `never_train`, which removes these samples"));
+        };
+        if let Err(fault) = first
             && fault.kind == FaultKind::Mismatch
         {
             let trained: Vec<String> = organs.iter().map(|organ| organ.name.clone()).collect();
@@ -190,7 +208,8 @@ impl TrainingScans {
     /// Lists the scans of mask stages that may be trained on.
     fn trainable(&mut self, plan: &Plan, names: &[String]) -> Result<Vec<CaseEntry>> {
         let found = self.of_masks(plan, names)?;
-        Ok(found.into_iter().filter(|(entry, _)| self.guard.may_train(entry)).map(|(_, case)| case).collect())
+        let trainable = found.into_iter().filter(|(entry, _)| self.guard.may_train(entry));
+        Ok(trainable.map(|(_, case)| case.without_held_out(&self.held_out)).collect())
     }
 
     /// Lists the scans of mask stages, with cases that read and mask them.
@@ -289,6 +308,10 @@ impl TrainingScans {
             fresh: self.fresh.into_iter().map(cases).collect(),
         }
     }
+}
+
+fn is_held_out(read: &Result<MaskedScan, Fault>) -> bool {
+    read.as_ref().is_err_and(|fault| fault.kind == FaultKind::HeldOut)
 }
 
 impl TrainingCases {

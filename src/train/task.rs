@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::folds::Fold;
+use super::held_out::HeldOutContents;
 use super::inputs::{TrainingConfig, TrainingInputs};
 use super::scans::ScanCounts;
 use super::segmentation::SegmentationLearner;
@@ -11,6 +12,7 @@ use super::synthesis::Networks;
 use super::training::{TrainingObserver, TrainingOptions, TrainingOutcome, TrainingRun};
 use crate::error::Result;
 use crate::graph::{LabeledScans, Plan, ScanStages};
+use crate::ingest::HeldOut;
 use crate::nn::device::DeviceKind;
 
 /// A training run whose file has no errors. [`count_scans`](Self::count_scans) counts its scans, and [`run`](Self::run) starts it.
@@ -60,7 +62,7 @@ impl TrainingTask {
     /// training and validation, or there are no scans to train on.
     pub fn count_scans(mut self) -> Result<ScanCounts> {
         let TrainingInputs { organs, scans, .. } =
-            TrainingInputs::prepare(&mut self.config, &self.plan, &self.folder, self.fold)?;
+            TrainingInputs::prepare(&mut self.config, &self.plan, &self.folder, self.fold, &HeldOut::default())?;
         let device = DeviceKind::Cpu.device()?;
         match &self.config {
             TrainingConfig::Segmentation(config) if config.network.weights.is_some() => {
@@ -80,9 +82,13 @@ impl TrainingTask {
     /// # Errors
     /// Returns an error if the inputs are invalid or a step fails.
     pub fn run(mut self, options: &TrainingOptions, observer: &mut dyn TrainingObserver) -> Result<TrainingOutcome> {
-        let mut inputs = TrainingInputs::prepare(&mut self.config, &self.plan, &self.folder, self.fold)?;
+        let HeldOutContents { contents, cache } = HeldOutContents::of(&self.plan, &options.out)?;
+        let mut inputs = TrainingInputs::prepare(&mut self.config, &self.plan, &self.folder, self.fold, &contents)?;
         inputs.settings["scans"] = inputs.scans.digests();
-        let run = TrainingRun { options, stage: self.stage, plan: &self.plan };
+        if !contents.is_empty() {
+            inputs.settings["scans"]["held_out"] = contents.digest().into();
+        }
+        let run = TrainingRun { options, stage: self.stage, plan: &self.plan, held_out_cache: cache };
         match &self.config {
             TrainingConfig::Segmentation(config) => run.segmentation(config, inputs, observer),
             TrainingConfig::Synthesis(config) => run.synthesis(config, inputs, observer),

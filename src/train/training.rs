@@ -65,6 +65,8 @@ pub(super) struct TrainingRun<'a> {
     pub options: &'a TrainingOptions,
     pub stage: TrainingStage,
     pub plan: &'a Plan,
+    /// The content of the file of known held-out scans.
+    pub held_out_cache: Vec<u8>,
 }
 
 /// The data of a training run after its labeled scans were read once.
@@ -179,6 +181,7 @@ impl TrainingRun<'_> {
             limit: options.limit,
             precision: options.precision,
             scan_files,
+            held_out_cache: self.held_out_cache.clone(),
         }
     }
 }

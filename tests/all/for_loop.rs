@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use freetumor::dataflow::telemetry::Telemetry;
 use freetumor::dataflow::{
-    KnownScans, Ledger, Listing, Progress, QualityChange, ScanChanges, Schedule, StageReport, StageRunner, deduplicate,
-    known_scans,
+    KnownScans, Ledger, Listing, Progress, QualityChange, ScanChanges, Schedule, SeriesIndex, StageReport, StageRunner,
+    deduplicate, known_scans,
 };
 use freetumor::error::Result;
 use freetumor::graph::Plan;
@@ -22,8 +22,13 @@ pub fn plain_loop(plan: Plan, folder: &Path) -> Result<()> {
     let changes = ScanChanges::new(&plan, &Listing::of(&plan)?, &scans, &|ids| ledger.keys_of(ids))?;
     let schedule = Schedule::new(&plan, open, next, &scans, &changes, None);
     let known = known_scans(&scans, &schedule);
-    let runner =
-        StageRunner { plan, spool, telemetry: Telemetry::sums_only(), progress: Arc::new(Progress::default()) };
+    let runner = StageRunner {
+        plan,
+        spool,
+        telemetry: Telemetry::sums_only(),
+        progress: Arc::new(Progress::default()),
+        series: SeriesIndex::default(),
+    };
     let mut counts: BTreeMap<QualityGroup, isize> = ledger.quality_counts().into_iter().collect();
     let mut recorded_counts = BTreeMap::new();
     for scheduled in schedule.epochs() {

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::Case;
 use crate::error::{Error, Fault, Result};
 use crate::id::{PatientKey, ScanId};
+use crate::ingest::HeldOut;
 use crate::mask::MaskedScan;
 use crate::store::FileDigest;
 use crate::volume::Preprocess;
@@ -52,6 +53,26 @@ impl CaseEntry {
     #[must_use]
     pub fn with_change_marker(self, change_marker: String) -> Self {
         Self { change_marker, ..self }
+    }
+
+    /// Refuses the scan if its content is held out: reading the scan is then a fault.
+    #[must_use]
+    pub fn without_held_out(self, held_out: &HeldOut) -> Self {
+        if held_out.is_empty() {
+            return self;
+        }
+        let (open, held_out) = (Arc::clone(&self.open), held_out.clone());
+        let open = move || {
+            let masked = open()?;
+            if held_out.contains(masked.scan.digest) { Err(HeldOut::fault()) } else { Ok(masked) }
+        };
+        Self { open: Arc::new(open), ..self }
+    }
+
+    /// Refuses a sample of a held-out scan: reading the sample is a fault.
+    #[must_use]
+    pub fn refused(self) -> Self {
+        Self { open: Arc::new(|| Err(HeldOut::fault())), ..self }
     }
 
     /// Reads the scan without preprocessing.

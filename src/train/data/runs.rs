@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use super::cases::CaseEntry;
 use crate::error::{Error, Fault, FaultKind, Result, Stage};
-use crate::id::{SampleId, ScanId};
-use crate::ingest::{Companions, Scan, ScanEntry, content_digest, nifti};
+use crate::id::{SampleId, ScanDigest, ScanId};
+use crate::ingest::{Companions, HeldOut, Scan, ScanEntry, content_digest, nifti};
 use crate::mask::{IGNORE_LABEL, MaskedScan, Organ, OrganMask};
 use crate::record::parquet::{Row, decode_part};
 use crate::record::{SampleRow, Split};
@@ -20,6 +20,13 @@ pub struct RunSamples {
     folder: PathBuf,
     run: RunFolder,
     snapshot: Snapshot,
+}
+
+/// The scan of a sample, and the volume of the tumors of the sample.
+struct SampleSource {
+    scan: ScanId,
+    content: ScanDigest,
+    tumor_mm3: f64,
 }
 
 impl RunSamples {
@@ -38,11 +45,11 @@ impl RunSamples {
         &self.folder
     }
 
-    /// Lists the samples whose patients are in `split`.
+    /// Lists the samples whose patients are in `split`. Reading a sample of a scan whose content is held out is a fault.
     ///
     /// # Errors
     /// Returns an error if the run folder has no image and label files.
-    pub fn entries(&self, split: Split, organs: &Arc<[Organ]>) -> Result<Vec<CaseEntry>> {
+    pub fn entries(&self, split: Split, organs: &Arc<[Organ]>, held_out: &HeldOut) -> Result<Vec<CaseEntry>> {
         let files = self.snapshot.files.values();
         let index: Vec<_> = files.filter(|file| pairs::is_index(&file.table)).cloned().collect();
         if index.is_empty() {
@@ -53,10 +60,11 @@ impl RunSamples {
         let tumors = self.tumors()?;
         let selected = pairs.into_iter().filter(|pair| pair.split == split);
         let entries = selected.map(|pair| {
-            let source = tumors.get(&pair.sample_id).copied();
+            let source = tumors.get(&pair.sample_id);
             let entry = entry(self.folder.clone(), pair, Arc::clone(organs));
             match source {
-                Some((scan, tumor_mm3)) => entry.with_source(scan, tumor_mm3),
+                Some(source) if held_out.contains(source.content) => entry.refused(),
+                Some(source) => entry.with_source(source.scan, source.tumor_mm3),
                 None => entry,
             }
         });
@@ -64,7 +72,7 @@ impl RunSamples {
     }
 
     /// Returns the scan of each accepted sample and the volume of its tumors.
-    fn tumors(&self) -> Result<BTreeMap<SampleId, (ScanId, f64)>> {
+    fn tumors(&self) -> Result<BTreeMap<SampleId, SampleSource>> {
         let mut tumors = BTreeMap::new();
         for file in self.snapshot.files.values().filter(|file| file.table == SampleRow::TABLE.name()) {
             let mut counted = BTreeSet::new();
@@ -72,7 +80,9 @@ impl RunSamples {
                 // Each quality test has its own row of a tumor.
                 if record.outcome.is_accepted() && counted.insert((record.sample_id, record.tumor_id)) {
                     let volume_mm3 = record.geometry.map_or(0.0, |geometry| geometry.volume_mm3);
-                    tumors.entry(record.sample_id).or_insert((record.scan_id, 0.0)).1 += volume_mm3;
+                    let (scan, content) = (record.scan_id, record.scan_digest);
+                    let source = SampleSource { scan, content, tumor_mm3: 0.0 };
+                    tumors.entry(record.sample_id).or_insert(source).tumor_mm3 += volume_mm3;
                 }
             }
         }

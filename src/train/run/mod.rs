@@ -9,12 +9,16 @@
 //! OUT/weights/NAME.safetensors        the final weights of each network
 //! OUT/weights/NAME-best.safetensors   the weights with the best validation score
 //! OUT/private/scans.jsonl  the file of each scan; readable by the owner only
+//! OUT/private/held_out.json   the known digests of held-out scans, with their paths
 //! OUT/lock                 locked while a training run writes to the folder
 //! ```
 
 mod pace;
 mod plan;
 mod settings;
+
+/// The file of the known digests of held-out scans, in the private folder.
+pub(super) const HELD_OUT_CACHE: &str = "held_out.json";
 
 use std::collections::BTreeMap;
 use std::fs::DirBuilder;
@@ -224,9 +228,11 @@ impl<'a> Run<'a> {
         #[cfg(unix)]
         std::fs::set_permissions(&folder, std::os::unix::fs::PermissionsExt::from_mode(0o700))
             .map_err(|cause| Error::io("cannot make private", &folder, cause))?;
-        let path = folder.join("scans.jsonl");
-        write_private(&path, |out| out.write_all(&self.plan.scan_files))
-            .map_err(|cause| Error::io("cannot write", &path, cause))
+        let files = [("scans.jsonl", &self.plan.scan_files), (HELD_OUT_CACHE, &self.plan.held_out_cache)];
+        files.into_iter().filter(|(_, text)| !text.is_empty()).try_for_each(|(name, text)| {
+            let path = folder.join(name);
+            write_private(&path, |out| out.write_all(text)).map_err(|cause| Error::io("cannot write", &path, cause))
+        })
     }
 
     fn table(&self) -> PathBuf {

@@ -63,6 +63,8 @@ pub struct RunPlan {
     pub limit: Option<u64>,
     /// The precision of the weights for inference; checkpoints keep all bits.
     pub precision: Precision,
+    /// The content of `private/held_out.json`, the known digests of held-out scans; empty to write no such file.
+    pub held_out_cache: Vec<u8>,
     /// The lines of `private/scans.jsonl`, which name the file of each scan; empty to write no such file.
     pub scan_files: Vec<u8>,
 }
