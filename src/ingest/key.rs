@@ -37,7 +37,8 @@ pub(crate) mod path_text {
     }
 }
 
-fn encoded(bytes: &[u8]) -> String {
+/// Returns the text of a name of any bytes.
+pub(super) fn encoded(bytes: &[u8]) -> String {
     let mut key = String::new();
     for chunk in bytes.utf8_chunks() {
         for character in chunk.valid().chars() {
@@ -80,15 +81,16 @@ pub(super) fn path_of(key: &str) -> PathBuf {
     path_from(bytes)
 }
 
+/// Returns the path of these bytes.
 #[cfg(unix)]
-fn path_from(bytes: Vec<u8>) -> PathBuf {
+pub(super) fn path_from(bytes: Vec<u8>) -> PathBuf {
     let name: std::ffi::OsString = std::os::unix::ffi::OsStringExt::from_vec(bytes);
     name.into()
 }
 
 // Names on other systems are Unicode, so that only U+FFFD itself is escaped.
 #[cfg(not(unix))]
-fn path_from(bytes: Vec<u8>) -> PathBuf {
+pub(super) fn path_from(bytes: Vec<u8>) -> PathBuf {
     String::from_utf8_lossy(&bytes).into_owned().into()
 }
 

@@ -222,6 +222,21 @@ pub trait Source: Send + Sync {
         Ok(())
     }
 
+    /// Returns the folder whose changes are watched by a run that follows its sources; `None` if the source is only listed at intervals.
+    fn root(&self) -> Option<&Path> {
+        None
+    }
+
+    /// Returns the time without changes after which the files of a scan are complete; `None` if the source does not set it.
+    fn settle(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Returns whether a marker shows that the files of a scan are complete.
+    fn is_complete(&self, _entry: &ScanEntry) -> bool {
+        false
+    }
+
     /// Returns access to the label files of a scan without reading the scan; `None` if the source has none on disk.
     fn companions(&self, _entry: &ScanEntry) -> Option<Arc<dyn Companions>> {
         None

@@ -11,7 +11,7 @@ use walkdir::WalkDir;
 
 use crate::id::{FieldHasher, ScanVersion};
 
-/// The state of a path on disk.
+/// The state of a path on disk, or of a member of an archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FileState {
     /// There is no file, or its state cannot be read.
@@ -22,6 +22,13 @@ pub enum FileState {
         bytes: u64,
         /// The time of the last modification in nanoseconds since 1970.
         modified_ns: i128,
+    },
+    /// A member of an archive. Its state depends on its content, so that a new copy of the archive has the same members.
+    Member {
+        /// The length.
+        bytes: u64,
+        /// A checksum or digest of the content.
+        content: u128,
     },
 }
 
@@ -90,6 +97,7 @@ impl VersionHasher {
             text += &match state {
                 FileState::Absent => "absent;".to_owned(),
                 FileState::Present { bytes, modified_ns } => format!("{bytes} {modified_ns};"),
+                FileState::Member { bytes, content } => format!("{bytes} content {content:x};"),
             };
         }
         self.add_text(role, &text)

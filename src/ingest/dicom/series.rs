@@ -48,6 +48,11 @@ impl Series {
         self.unreadable.iter().map(|slice| &*slice.path)
     }
 
+    /// Returns the paths of all files of the series. Their names may name a person.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.slices().map(|slice| &*slice.path)
+    }
+
     /// Returns the bytes on disk.
     pub fn bytes(&self) -> u64 {
         self.slices().map(|slice| slice.bytes).sum()

@@ -29,7 +29,17 @@ pub(in crate::ingest) struct FolderCompanions {
     stem: OsString,
     /// The frame of reference of the scan, if it is DICOM.
     frame: Option<FrameOfReference>,
+    /// The label file that a list names for the scan.
+    listed: Option<ListedLabel>,
     limits: nifti::Limits,
+}
+
+/// The label file that a list names for a scan.
+struct ListedLabel {
+    /// The pattern of the label file.
+    pattern: &'static str,
+    /// `None` if the list names no label file.
+    path: Option<PathBuf>,
 }
 
 impl FolderCompanions {
@@ -45,6 +55,7 @@ impl FolderCompanions {
             folder: path.parent().map_or_else(|| root.clone(), Path::to_owned),
             stem: path_of(stem(&key_of(name.as_ref()))).into(),
             frame: None,
+            listed: None,
             limits,
         }
     }
@@ -54,7 +65,20 @@ impl FolderCompanions {
         Self { frame, ..self }
     }
 
-    fn path_of(&self, pattern: &str) -> Result<PathBuf, Fault> {
+    /// Sets the label file that a list names for the scan: the one at `pattern`.
+    pub fn with_label(self, pattern: &'static str, path: Option<PathBuf>) -> Self {
+        Self { listed: Some(ListedLabel { pattern, path }), ..self }
+    }
+
+    /// Returns the path that a pattern names.
+    ///
+    /// # Errors
+    /// `mismatch` if the path is not allowed, `missing` if the list names no label file.
+    pub fn path_of(&self, pattern: &str) -> Result<PathBuf, Fault> {
+        if let Some(listed) = self.listed.as_ref().filter(|listed| listed.pattern == pattern) {
+            let missing = || Fault::mask(FaultKind::Missing, "the list has no label for this scan");
+            return listed.path.clone().ok_or_else(missing);
+        }
         // Joined piece by piece: a stem may be any bytes.
         let mut relative = OsString::new();
         for (index, piece) in pattern.split("{stem}").enumerate() {
@@ -70,30 +94,32 @@ impl FolderCompanions {
         }
         Ok(path)
     }
-}
 
-/// Returns the fault of a label file as a fault of the mask stage. A missing file is named by its pattern, because its path may name a person.
-fn explained(fault: Fault, pattern: &str, path: &Path) -> Fault {
-    match fault.kind {
-        FaultKind::Missing if !path.exists() => Fault::mask(
-            FaultKind::Missing,
-            format!(
-                "expected a label file at `{pattern}`, got none: the path starts at the folder that contains the file or the DICOM folder of the scan"
+    /// Returns the fault of a label file as a fault of the mask stage. A missing file is named by its pattern, because its path may name a
+    /// person.
+    fn explained(&self, fault: Fault, pattern: &str, path: &Path) -> Fault {
+        let is_listed = self.listed.as_ref().is_some_and(|listed| listed.pattern == pattern);
+        match fault.kind {
+            FaultKind::Missing if !is_listed && !path.exists() => Fault::mask(
+                FaultKind::Missing,
+                format!(
+                    "expected a label file at `{pattern}`, got none: the path starts at the folder that contains the file or the DICOM folder of the scan"
+                ),
             ),
-        ),
-        _ => fault.at(Stage::Mask),
+            _ => fault.at(Stage::Mask),
+        }
     }
 }
 
 impl Companions for FolderCompanions {
     fn labels(&self, pattern: &str) -> Result<Labels, Fault> {
         let path = self.path_of(pattern)?;
-        volume_file::read_labels_within(&path, &self.limits).map_err(|fault| explained(fault, pattern, &path))
+        volume_file::read_labels_within(&path, &self.limits).map_err(|fault| self.explained(fault, pattern, &path))
     }
 
     fn label_names(&self, pattern: &str) -> Result<BTreeMap<u16, String>, Fault> {
         let path = self.path_of(pattern)?;
-        volume_file::read_label_names(&path).map_err(|fault| explained(fault, pattern, &path))
+        volume_file::read_label_names(&path).map_err(|fault| self.explained(fault, pattern, &path))
     }
 
     fn data_set_label_names(&self, pattern: &str) -> BTreeMap<u16, String> {
@@ -105,7 +131,7 @@ impl Companions for FolderCompanions {
         if path.is_dir() || is_dicom_slice(&path) {
             return Ok(None);
         }
-        let header = volume_file::read_header(&path).map_err(|fault| explained(fault, pattern, &path))?;
+        let header = volume_file::read_header(&path).map_err(|fault| self.explained(fault, pattern, &path))?;
         Ok(Some(header.grid))
     }
 
@@ -120,12 +146,16 @@ impl Companions for FolderCompanions {
     }
 
     fn file_states(&self, pattern: &str) -> Vec<FileState> {
-        self.path_of(pattern).map_or_else(|_| Vec::new(), |path| volume_file::file_states(&path))
+        match self.path_of(pattern) {
+            Ok(path) => volume_file::file_states(&path),
+            Err(fault) if fault.kind == FaultKind::Missing => vec![FileState::Absent],
+            Err(_) => Vec::new(),
+        }
     }
 
     fn exists(&self, pattern: &str) -> bool {
         // Any other fault of the path is reported when the file is read.
-        self.path_of(pattern).map_or(true, |path| path.exists())
+        self.path_of(pattern).map_or_else(|fault| fault.kind != FaultKind::Missing, |path| path.exists())
     }
 }
 

@@ -8,8 +8,8 @@ use crate::ingest::archive::{ArchiveRemarks, SeparatedSeries};
 use crate::ingest::dicom::{DicomFolder, Series, SeriesExtent, read_header};
 
 /// The remarks on the folders of a source that were listed so far.
-#[derive(Default)]
-pub(super) struct Remarks {
+#[derive(Clone, Default)]
+pub(in crate::ingest) struct Remarks {
     remarks: ArchiveRemarks,
     /// Number of series and of their scans, by the elements that separate them.
     separations: BTreeMap<Vec<&'static str>, (usize, usize)>,
@@ -43,6 +43,24 @@ impl Remarks {
         *self.remarks.unreadable.entry(fault.message.clone()).or_insert(0) += 1;
     }
 
+    /// Adds the remarks of another listing.
+    pub fn extend(&mut self, other: &Self) {
+        for (message, count) in &other.remarks.unreadable {
+            *self.remarks.unreadable.entry(message.clone()).or_insert(0) += count;
+        }
+        for (kind, count) in &other.remarks.unread_files {
+            *self.remarks.unread_files.entry(kind).or_insert(0) += count;
+        }
+        self.remarks.continued += other.remarks.continued;
+        for (elements, (series, scans)) in &other.separations {
+            let sums = self.separations.entry(elements.clone()).or_default();
+            *sums = (sums.0 + series, sums.1 + scans);
+        }
+        for (identifier, scans) in &other.scans {
+            self.scans.entry(*identifier).or_default().extend(scans.iter().cloned());
+        }
+    }
+
     /// Returns the collected remarks.
     pub fn finish(self) -> ArchiveRemarks {
         let pieces = self.pieces();
@@ -62,5 +80,13 @@ impl Remarks {
             }
         }
         found
+    }
+}
+
+/// Logs the remarks on the archive of a source.
+pub(in crate::ingest) fn log_remarks(source: &str, remarks: &ArchiveRemarks) {
+    remarks.sentences().iter().for_each(|sentence| tracing::warn!(source, "{sentence}"));
+    if let Some(example) = remarks.unreadable.keys().next() {
+        tracing::warn!(source, "{} scan(s) cannot be read, for example: {example}", remarks.unreadable_scans());
     }
 }

@@ -11,19 +11,25 @@ use crate::ingest::version::{FileState, VersionHasher, modified_s};
 use crate::ingest::volume_file;
 
 /// The size and version of the files of a scan.
-pub(super) struct ScanFiles {
+pub(in crate::ingest) struct ScanFiles {
     pub bytes: u64,
     pub modified_s: i64,
     pub version: ScanVersion,
 }
 
 impl ScanFiles {
+    /// Returns the size and version of a series on disk.
     pub fn of_series(series: &Series) -> Self {
-        let version = VersionHasher::new().add_files("scan", series.file_states());
+        Self::of_series_with(series, series.file_states(), series.modified_s())
+    }
+
+    /// Returns the size and version of a series whose files have these states.
+    pub fn of_series_with(series: &Series, states: Vec<FileState>, modified_s: i64) -> Self {
+        let version = VersionHasher::new().add_files("scan", states);
         // A fault of the headers may depend on the other files of the folder.
         let fault = dicom::read_header(series).err();
         let version = version.add_text("fault", fault.as_ref().map_or("", |fault| &fault.message));
-        Self { bytes: series.bytes(), modified_s: series.modified_s(), version: version.finish() }
+        Self { bytes: series.bytes(), modified_s, version: version.finish() }
     }
 
     /// Returns the version of a folder that cannot be listed.

@@ -12,7 +12,7 @@ use crate::ingest::version::{FileState, modified_s};
 
 /// The kind of a path below the root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum PathKind {
+pub(in crate::ingest) enum PathKind {
     /// A file that matches.
     File,
     /// A folder that matches.
@@ -25,12 +25,32 @@ pub(super) enum PathKind {
 
 /// A path that matches, or an unreadable folder that may contain such a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct MatchedPath {
+pub(in crate::ingest) struct MatchedPath {
     pub key: String,
     pub kind: PathKind,
     pub bytes: u64,
     pub modified_s: i64,
     pub state: FileState,
+}
+
+impl MatchedPath {
+    /// Returns the state of a path with this key; a path that does not exist is a broken link.
+    pub fn of(path: &Path, key: &str) -> Self {
+        let metadata = path.metadata();
+        let kind = match &metadata {
+            Ok(metadata) if metadata.is_dir() => PathKind::Folder,
+            Ok(_) => PathKind::File,
+            Err(_) => PathKind::BrokenLink,
+        };
+        let is_file = kind == PathKind::File;
+        Self {
+            key: key.to_owned(),
+            kind,
+            bytes: metadata.as_ref().map_or(0, |data| if is_file { data.len() } else { 0 }),
+            modified_s: metadata.as_ref().map_or(0, modified_s),
+            state: FileState::of(path),
+        }
+    }
 }
 
 /// Finds every path below `root` that is included and not excluded, in no particular order, and the broken links that may have been
@@ -39,7 +59,7 @@ pub(super) struct MatchedPath {
 ///
 /// # Errors
 /// Returns an error if the root itself cannot be listed.
-pub(super) fn find(root: &Path, include: &GlobSet, exclude: &GlobSet) -> io::Result<Vec<MatchedPath>> {
+pub(in crate::ingest) fn find(root: &Path, include: &GlobSet, exclude: &GlobSet) -> io::Result<Vec<MatchedPath>> {
     std::fs::read_dir(root)?;
     let mut found = Vec::new();
     let mut walk = WalkDir::new(root).min_depth(1).follow_links(true).into_iter();

@@ -18,7 +18,6 @@
 mod decathlon;
 mod nnunet;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -27,14 +26,12 @@ pub use nnunet::{NnunetListConfig, NnunetPart};
 
 use super::file::{check_root, stem};
 use super::folder::{FolderCompanions, resolve};
-use super::label_names::data_set_label_names;
 use super::patient::{PatientConfig, PatientRule, PatientSecret};
-use super::version::{FileState, VersionHasher, modified_s};
+use super::version::{VersionHasher, modified_s};
 use super::volume_file::file_states;
-use super::{Companions, Scan, ScanEntry, ScanHeader, Source, Structures, content_digest, nifti, volume_file};
-use crate::error::{ConfigError, Fault, FaultKind, Result, Stage};
+use super::{Companions, Scan, ScanEntry, ScanHeader, Source, content_digest, nifti, volume_file};
+use crate::error::{ConfigError, Fault, FaultKind, Result};
 use crate::id::ScanVersion;
-use crate::volume::{Grid, Labels};
 
 /// The pattern for the label that a list names.
 const LABEL: &str = "{label}";
@@ -79,12 +76,9 @@ impl ListSource {
         PatientSecret::load(self.secret_file.as_deref())
     }
 
-    fn companions_of(&self, listed: &ListEntry) -> ListCompanions {
-        ListCompanions {
-            label: listed.label.as_ref().map(|label| self.root.join(label)),
-            folder: FolderCompanions::new(&self.root, &self.root.join(&listed.image), self.limits),
-            limits: self.limits,
-        }
+    fn companions_of(&self, listed: &ListEntry) -> FolderCompanions {
+        let label = listed.label.as_ref().map(|label| self.root.join(label));
+        FolderCompanions::new(&self.root, &self.root.join(&listed.image), self.limits).with_label(LABEL, label)
     }
 
     fn version_of(&self, listed: &ListEntry) -> ScanVersion {
@@ -152,69 +146,6 @@ impl Source for ListSource {
         let volume = volume_file::read_volume_within(&path, &self.limits)?;
         let companions = self.companions_of(listed);
         Ok(Scan { entry: entry.clone(), digest: content_digest(&volume), volume, companions: Arc::new(companions) })
-    }
-}
-
-/// The label that a list names for a scan, and the other files in its folder.
-struct ListCompanions {
-    label: Option<PathBuf>,
-    folder: FolderCompanions,
-    limits: nifti::Limits,
-}
-
-impl Companions for ListCompanions {
-    fn labels(&self, pattern: &str) -> Result<Labels, Fault> {
-        if pattern != LABEL {
-            return self.folder.labels(pattern);
-        }
-        let Some(path) = &self.label else {
-            return Err(Fault::mask(FaultKind::Missing, "the list has no label for this scan"));
-        };
-        volume_file::read_labels_within(path, &self.limits).map_err(|fault| fault.at(Stage::Mask))
-    }
-
-    fn label_grid(&self, pattern: &str) -> Result<Option<Grid>, Fault> {
-        match &self.label {
-            Some(path) if pattern == LABEL => {
-                let header = volume_file::read_header(path).map_err(|fault| fault.at(Stage::Mask))?;
-                Ok(Some(header.grid))
-            }
-            _ => self.folder.label_grid(pattern),
-        }
-    }
-
-    fn structures(&self, pattern: &str) -> Result<Option<Box<dyn Structures>>, Fault> {
-        if pattern == LABEL { Ok(None) } else { self.folder.structures(pattern) }
-    }
-
-    fn label_names(&self, pattern: &str) -> Result<BTreeMap<u16, String>, Fault> {
-        match &self.label {
-            Some(path) if pattern == LABEL => {
-                volume_file::read_label_names(path).map_err(|fault| fault.at(Stage::Mask))
-            }
-            _ => self.folder.label_names(pattern),
-        }
-    }
-
-    fn data_set_label_names(&self, pattern: &str) -> BTreeMap<u16, String> {
-        match &self.label {
-            Some(path) if pattern == LABEL => data_set_label_names(path),
-            _ => self.folder.data_set_label_names(pattern),
-        }
-    }
-
-    fn file_states(&self, pattern: &str) -> Vec<FileState> {
-        match &self.label {
-            Some(path) if pattern == LABEL => file_states(path),
-            _ => self.folder.file_states(pattern),
-        }
-    }
-
-    fn exists(&self, pattern: &str) -> bool {
-        if pattern != LABEL {
-            return self.folder.exists(pattern);
-        }
-        self.label.as_ref().is_some_and(|path| path.exists())
     }
 }
 
