@@ -115,7 +115,9 @@ fn missing_files(
         let mask = &stages.masks[*mask].name;
         let verb = if *count == 1 { "has" } else { "have" };
         let message = match pattern.as_str() {
-            "{label}" => format!("{count} of {scans} scans {verb} no label in the list, or its file does not exist"),
+            "{label}" | "{mask}" => {
+                format!("{count} of {scans} scans {verb} no label in the list, or its file does not exist")
+            }
             _ => format!("{count} of {scans} scans {verb} no label file at `{pattern}`"),
         };
         let label = format!("read by `{mask}` for scans of `{}`", stages.sources[*source].name);

@@ -10,7 +10,8 @@ use crate::id::{FieldHasher, GraphDigest};
 use crate::run::SourceGraph;
 
 /// Settings that select the scans of a source; the results of a scan do not depend on them.
-const SELECTIONS: [&str; 7] = ["root", "include", "exclude", "list", "path", "count", "settle"];
+const SELECTIONS: [&str; 10] =
+    ["root", "include", "exclude", "list", "path", "count", "split", "max_members", "max_ratio", "settle"];
 
 /// Settings of any stage that do not affect its results. The digests of files count, not their paths.
 const WITHOUT_EFFECT: [&str; 8] =

@@ -13,7 +13,10 @@ use crate::filter::{QualityTest, QualityTestConfig, Reference};
 use crate::inference::{Inference, NetworkConfig, Networks};
 use crate::ingest::dicom::Decoder;
 use crate::ingest::phantom::{PhantomConfig, PhantomSource};
-use crate::ingest::{DecathlonListConfig, FolderConfig, FolderSource, ListSource, NnunetListConfig, Source};
+use crate::ingest::{
+    ArchiveConfig, ArchiveSource, DecathlonListConfig, FolderConfig, FolderSource, ListSource, ManifestConfig,
+    ManifestSource, NnunetListConfig, Source,
+};
 use crate::mask::{
     LabelsConfig, LabelsMask, LungConfig, LungMask, Mask, Organ, SegmentorMask, SegmentorMaskConfig,
     TotalSegmentatorConfig, TotalSegmentatorMask,
@@ -85,6 +88,23 @@ impl Registry {
             let splits = config.splits.as_ref().map(|splits| resolve(context, "splits", splits)).transpose()?;
             let source = ListSource::nnunet(&context.name, NnunetListConfig { root, splits, ..config })?;
             Ok(Arc::new(source.with_secret_file(secret.clone())) as Arc<dyn Source>)
+        });
+        let archive = resources.clone();
+        let about = "Scans in tar and zip archives, read without unpacking them.";
+        self.add_source("archive", about, move |config: ArchiveConfig, context| {
+            let path = resolve(context, "path", &config.path)?;
+            let scratch = config.scratch.as_ref().map(|folder| resolve(context, "scratch", folder)).transpose()?;
+            let source = ArchiveSource::new(&context.name, ArchiveConfig { path, scratch, ..config })?;
+            let source = source.with_decoder(archive.decoder.clone());
+            Ok(Arc::new(source.with_secret_file(archive.patient_secret.clone())) as Arc<dyn Source>)
+        });
+        let manifest = resources.clone();
+        let about = "Scans that the rows of CSV, JSON lines or Parquet name, with their labels.";
+        self.add_source("manifest", about, move |config: ManifestConfig, context| {
+            let path = resolve(context, "path", &config.path)?;
+            let source = ManifestSource::new(&context.name, ManifestConfig { path, ..config })?;
+            let source = source.with_decoder(manifest.decoder.clone());
+            Ok(Arc::new(source.with_secret_file(manifest.patient_secret.clone())) as Arc<dyn Source>)
         });
         let about = "Scans below a folder: NIfTI, NRRD and MetaImage files and DICOM series.";
         self.add_source("folder", about, move |config: FolderConfig, context| {

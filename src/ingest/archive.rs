@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::id::ScanId;
 
-/// Remarks on an archive: files that are not scans, and scans that cannot be read. No text of a file is part of a remark.
+/// Remarks on an archive: files that are not scans, and scans that cannot be read. No text of the file of a scan is part of a remark.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ArchiveRemarks {
     /// Number of scans that cannot be read, by the message of their fault, as far as listing shows them: every fault of the headers of
@@ -20,6 +20,9 @@ pub struct ArchiveRemarks {
     pub continued: usize,
     /// The scans of different folders that are pieces of one series.
     pub pieces: Vec<[ScanId; 2]>,
+    /// Other remarks on a list of scans, such as columns that are ignored.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// The series that are separated into several scans by the same elements.
@@ -63,6 +66,7 @@ impl ArchiveRemarks {
                 "the scans {first} and {second} are pieces of one series in two folders, and one continues the other: expected the slices of a scan in one folder"
             ));
         }
+        sentences.extend(self.notes.iter().cloned());
         sentences
     }
 }

@@ -1,6 +1,6 @@
 //! Reading of archives: sources list scans and read them one at a time as volumes.
 //!
-//! This module owns the formats of scans (NIfTI, NRRD, MetaImage, DICOM), the kinds of sources ([`FolderSource`], [`ListSource`], [`phantom`]), the ids of
+//! This module owns the formats of scans (NIfTI, NRRD, MetaImage, DICOM), the kinds of sources ([`FolderSource`], [`ArchiveSource`], [`ListSource`], [`ManifestSource`], [`phantom`]), the ids of
 //! scans, their content digests, and the keys of patients.
 //!
 //! A [`Source`] lists [`ScanEntry`]s without decoding any voxel and reads one scan into HU on its grid. A damaged or hostile file is a fault
@@ -9,6 +9,7 @@
 //! by keyed hashes. The path of a scan may name a person; paths are written to `RUN/private` only.
 
 mod archive;
+mod archive_files;
 pub mod dicom;
 mod digest;
 mod file;
@@ -18,6 +19,7 @@ mod held_out;
 mod key;
 mod label_names;
 mod lists;
+mod manifest;
 mod metaimage;
 pub mod nifti;
 mod nrrd;
@@ -33,6 +35,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use archive::{ArchiveRemarks, SeparatedSeries};
+pub use archive_files::{ArchiveConfig, ArchiveSource};
 pub use digest::{SliceHashes, content_digest, slice_hashes};
 pub use file::{case_name, is_dicom_slice};
 pub use folder::{FolderConfig, FolderSource};
@@ -40,6 +43,7 @@ pub use held_out::{HeldOut, HeldOutCache, HeldOutPaths, HeldOutScan};
 pub(crate) use key::{key_of, path_text};
 pub use label_names::{is_tumor_name, known_label_names};
 pub use lists::{DecathlonListConfig, ListSource, NnunetListConfig, NnunetPart};
+pub use manifest::{ManifestConfig, ManifestSource};
 pub use patient::{PatientConfig, PatientPattern, PatientRule, PatientSecret};
 pub use version::{FileState, VersionHasher};
 

@@ -153,8 +153,13 @@ pub(super) fn file_states(path: &Path) -> Vec<FileState> {
 
 /// Returns the path of the data file of a scan as [`data_file`] does, or `None`; opens only files whose ending allows a data file.
 pub(super) fn named_data_file(path: &Path) -> Option<PathBuf> {
+    may_name_data_file(path).then(|| data_file(path)).flatten()
+}
+
+/// Returns whether the ending of a file allows a data file.
+pub(super) fn may_name_data_file(path: &Path) -> bool {
     let is_header = |ending: &OsStr| HEADER_ENDINGS.iter().any(|known| ending.eq_ignore_ascii_case(known));
-    path.extension().is_some_and(is_header).then(|| data_file(path)).flatten()
+    path.extension().is_some_and(is_header)
 }
 
 /// Returns the path of the data file of a scan, or `None` if `path` is not a readable header whose voxels are in another file.

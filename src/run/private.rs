@@ -17,8 +17,8 @@ use crate::store::canonical;
 const PIPELINE: &str = "private/pipeline.json";
 
 /// Names of settings with paths or patterns of paths.
-const PATH_SETTINGS: [&str; 10] =
-    ["root", "include", "exclude", "list", "splits", "pattern", "argv", "scratch", "weights", "never_train"];
+const PATH_SETTINGS: [&str; 11] =
+    ["root", "include", "exclude", "list", "path", "splits", "pattern", "argv", "scratch", "weights", "never_train"];
 
 /// The private settings of a run, the content of `private/pipeline.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
