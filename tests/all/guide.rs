@@ -114,6 +114,14 @@ fn workplace() -> tempfile::TempDir {
             write(format!("{folder}/case-{case}.nii.gz"), Datatype::U8, &with_tumor);
         }
     }
+    let mut tar = Command::new("tar");
+    tar.args(["-czf", "batches/week-1.tar.gz", "-C", "archive", "."]);
+    std::fs::create_dir(folder.path().join("batches")).unwrap();
+    assert!(tar.current_dir(folder.path()).status().unwrap().success());
+    let rows: String = (1..=6)
+        .map(|case| format!("archive/case-{case}/ct.nii.gz,{case},archive/case-{case}/labels.nii.gz\n"))
+        .collect();
+    std::fs::write(folder.path().join("registry.csv"), format!("uri,patient,mask\n{rows}")).unwrap();
     let graph = blocks(&page("README.md"), "toml").into_iter().next().unwrap();
     std::fs::write(folder.path().join("mine.toml"), graph).unwrap();
     folder
