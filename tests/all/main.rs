@@ -1,6 +1,7 @@
 //! The integration tests, one module per subject.
 
 mod architecture;
+mod archives;
 mod bad_dicom;
 mod bad_input;
 mod calibrate;
@@ -34,6 +35,7 @@ mod infer;
 mod jpeg_encoder;
 mod jpeg_lossless;
 mod kernel_class;
+mod manifests;
 mod mask;
 mod network_stages;
 mod nifti;
