@@ -28,6 +28,7 @@ pub mod run;
 mod scan;
 pub mod scans;
 pub mod schema;
+mod signals;
 pub mod status;
 mod stream;
 mod summary;

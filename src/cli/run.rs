@@ -7,18 +7,20 @@ use std::sync::Arc;
 use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 
-use crate::dataflow::{Progress, RunOptions, RunReport};
+use crate::dataflow::{FollowOptions, Progress, RunOptions, RunReport, follow};
 use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{GraphFile, Plan, Registry};
 use crate::review::draw_contact_sheet;
 use crate::run::RunFolder;
 use crate::simd::Class;
 use crate::sink::Output;
+use crate::time_span::TimeSpan;
 
 use super::load::load_plan;
 use super::network::DeviceName;
 use super::print::{ignore_closed_pipe, pluralize, print_json};
 use super::progress::ProgressReporter;
+use super::signals::stop_on_signals;
 use super::stream::{RunState, Stream};
 use super::summary::Summary;
 
@@ -58,6 +60,15 @@ pub struct RunArgs {
     /// Process at most this many scans
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
+    /// Follow the sources: process scans as their files come, change and go, until the process gets SIGTERM or Ctrl-C
+    #[arg(long, conflicts_with = "limit")]
+    pub follow: bool,
+    /// With --follow: longest time between two listings of the sources, for network shares, which send no notifications
+    #[arg(long, value_name = "TIME", default_value = "1 min", requires = "follow")]
+    pub rescan: TimeSpan,
+    /// With --follow: longest time for which scans wait for others of their epoch
+    #[arg(long, value_name = "TIME", default_value = "1 min", requires = "follow")]
+    pub max_delay: TimeSpan,
     /// Write the samples of this sink of kind `stream` as a tar to standard output, during the run and repeatedly after it; the summary goes
     /// to standard error
     #[arg(long, value_name = "NAME")]
@@ -154,9 +165,15 @@ pub fn run(args: &RunArgs, registry: &Registry, stdout: &mut dyn Write, stderr: 
     // The socket is bound before the run starts: a path that cannot be bound is known at once.
     let stream = args.sink.as_ref().map(|sink| Stream::new(&plan, &out, sink, args.passes, args.socket.as_deref()));
     let progress = Arc::new(Progress::default());
+    stop_on_signals(&progress)?;
+    let follow_options = FollowOptions { rescan: args.rescan.into(), max_delay: args.max_delay.into() };
+    let execute = |plan, out: &Path, options: &RunOptions| match args.follow {
+        true => follow(plan, out, options, &follow_options, &progress),
+        false => crate::dataflow::run(plan, out, options, &progress),
+    };
     let Some(stream) = stream.transpose()? else {
         let reporter = ProgressReporter::start(Arc::clone(&progress));
-        let report = crate::dataflow::run(plan, &out, &options, &progress);
+        let report = execute(plan, &out, &options);
         drop(reporter);
         let mut report = report?;
         add_contact_sheet(&mut report, registry, stderr)?;
@@ -164,7 +181,8 @@ pub fn run(args: &RunArgs, registry: &Registry, stdout: &mut dyn Write, stderr: 
     };
     let state = RunState::default();
     // A finished run is only read, so that several processes can stream it at once.
-    if let Some(report) = crate::dataflow::finished(&plan, &out)? {
+    let finished = if args.follow { None } else { crate::dataflow::finished(&plan, &out)? };
+    if let Some(report) = finished {
         state.end(false);
         let code = summarize_on(&report, args, stderr)?;
         stream.serve(&state, &progress)?;
@@ -173,7 +191,7 @@ pub fn run(args: &RunArgs, registry: &Registry, stdout: &mut dyn Write, stderr: 
     std::thread::scope(|scope| {
         let reporter = ProgressReporter::start(Arc::clone(&progress));
         let streaming = scope.spawn(|| stream.serve(&state, &progress));
-        let report = crate::dataflow::run(plan, &out, &options, &progress);
+        let report = execute(plan, &out, &options);
         drop(reporter);
         state.end(report.is_err());
         // Print the summary now: the stream may never end.

@@ -59,5 +59,12 @@ pub(super) fn scans_of(run: &RunFolder, plan: &Plan, held_out: HeldOut) -> Resul
     withdrawn.extend(tombstones);
     let graph_change = run.check_resumable(&manifest(plan)?)?;
     let first_epoch_of_code = run.first_epoch_of_code(CODE_VERSION)?;
-    Ok(RunScans { ingested: entries, committed: committed_scans(run)?, withdrawn, held_out, graph_change, first_epoch_of_code })
+    Ok(RunScans {
+        ingested: entries,
+        committed: committed_scans(run)?,
+        withdrawn,
+        held_out,
+        graph_change,
+        first_epoch_of_code,
+    })
 }

@@ -184,7 +184,14 @@ impl Ledger {
         let graph_change = state.writer.graph_change().to_vec();
         let held_out = state.held_out.clone();
         let first_epoch_of_code = self.first_epoch_of_code;
-        Ok(RunScans { ingested: entries, committed: state.scans.clone(), withdrawn, held_out, graph_change, first_epoch_of_code })
+        Ok(RunScans {
+            ingested: entries,
+            committed: state.scans.clone(),
+            withdrawn,
+            held_out,
+            graph_change,
+            first_epoch_of_code,
+        })
     }
 
     /// Returns how the graph differed from that of the last epoch when the folder was opened; empty if it was the same.

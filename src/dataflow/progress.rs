@@ -62,7 +62,8 @@ impl Progress {
         self.stop.store(true, Ordering::Release);
     }
 
-    pub(super) fn is_stop_requested(&self) -> bool {
+    /// Returns whether a stop was requested.
+    pub fn is_stop_requested(&self) -> bool {
         self.stop.load(Ordering::Acquire)
     }
 

@@ -34,6 +34,7 @@ impl Archive {
 
     fn config(&self, include: &[&str]) -> FolderConfig {
         FolderConfig {
+            settle: None,
             root: self.root.clone(),
             include: include.iter().map(|pattern| (*pattern).to_owned()).collect(),
             exclude: vec![],
@@ -245,6 +246,7 @@ fn patient_keys_group_scans_without_names() {
 #[test]
 fn new_reports_all_errors_at_once() {
     let config = FolderConfig {
+        settle: None,
         root: "/no/such/folder".into(),
         include: vec!["**/[ct.nii".into(), "/absolute".into(), "../up".into()],
         exclude: vec!["{a,b".into()],

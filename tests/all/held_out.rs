@@ -111,6 +111,7 @@ fn digest_of_dicom_series_is_that_of_its_conversion() {
     dicom_files::write(&series, &dicom_files::series(4));
     std::fs::write(folder.path().join("secret"), SECRET).unwrap();
     let config = FolderConfig {
+        settle: None,
         root: folder.path().to_owned(),
         include: vec!["*/dicom".to_owned()],
         exclude: Vec::new(),

@@ -6,9 +6,9 @@ use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::time_span::TimeSpan;
 use crate::error::ConfigError;
 use crate::ingest::patient::PatientConfig;
+use crate::time_span::TimeSpan;
 
 /// Settings of the source kind `folder`.
 ///

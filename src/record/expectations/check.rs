@@ -442,7 +442,10 @@ mod tests {
                 "column: expected a column of `samples`, got `delta_h` did you mean `delta_hu`?",
             ),
             ("column = \"organ\"\nmean = { min = 1 }", "column: expected a column of numbers for `mean`"),
-            ("column = \"scan_id\"\nnull_share = { max = 0.5 }", "column: expected a column whose values may be absent"),
+            (
+                "column = \"scan_id\"\nnull_share = { max = 0.5 }",
+                "column: expected a column whose values may be absent",
+            ),
             ("column = \"delta_hu\"\nmean = { max = \"3 mm\" }", "mean.max: delta_hu is in HU, got `mm`"),
             (
                 "column = \"found_fraction\"\nmean = { min = 70 }",

@@ -2,6 +2,7 @@
 
 pub mod archive;
 mod failures;
+mod followed;
 mod graph_changes;
 mod histories;
 mod live;
