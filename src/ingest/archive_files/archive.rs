@@ -30,6 +30,9 @@ enum ArchiveFormat {
     Zip,
 }
 
+/// Receives a member, by its name, with its content.
+type Visitor<'a, T> = dyn FnMut(T, &Member, &mut dyn Read) -> Result<(), Fault> + 'a;
+
 /// An archive whose members are read.
 pub(super) struct Archive {
     path: PathBuf,
@@ -56,11 +59,7 @@ impl Archive {
     ///
     /// # Errors
     /// The first error of reading or of `visit`.
-    pub fn read<T>(
-        &self,
-        mut members: Vec<(T, Member)>,
-        visit: &mut dyn FnMut(T, &Member, &mut dyn Read) -> Result<(), Fault>,
-    ) -> Result<(), Fault> {
+    pub fn read<T>(&self, mut members: Vec<(T, Member)>, visit: &mut Visitor<'_, T>) -> Result<(), Fault> {
         members.sort_by_key(|(_, member)| member.location.offset());
         let mut stream = None;
         for (name, member) in members {
