@@ -96,6 +96,7 @@ pub mod guide;
 pub mod id;
 pub mod inference;
 pub mod ingest;
+pub mod init;
 pub mod mask;
 pub mod nn;
 pub mod random;

@@ -62,12 +62,13 @@ impl RandomStream {
         low + (high - low) * unit
     }
 
-    /// Returns a uniform number in `0..1` with 24 random bits, which is cheaper, for noise volumes.
+    /// Returns a uniform number in `0..1` with 24 random bits. It is computed faster than with [`uniform`](Self::uniform), for volumes of
+    /// noise.
     pub fn unit_f32(&mut self) -> f32 {
         unit_f32(self.0.next_u32())
     }
 
-    /// Fills `values` with the numbers that as many calls of [`unit_f32`](Self::unit_f32) would return, faster.
+    /// Fills `values` with the numbers that one call of [`unit_f32`](Self::unit_f32) for each value would return, but in less time.
     pub fn fill_unit_f32(&mut self, values: &mut [f32]) {
         let mut bytes = [0u8; 256];
         for values in values.chunks_mut(64) {

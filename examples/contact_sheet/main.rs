@@ -7,9 +7,9 @@
 //! $ cargo run --release --example contact_sheet -- ../shared/ct sheets 7 --blind
 //! ```
 //!
-//! The scans are those of `../shared/ct`; without them the example prints a message and draws nothing. A number as the third argument is the seed.
-//! `--blind` draws one sheet of 24 real and synthetic tumors in a random order instead, without marks, and writes which is which to a
-//! separate file.
+//! The scans are those of `../shared/ct`; without them the example prints a message and draws nothing. A number as the third argument is
+//! the seed. `--blind` draws one sheet of 24 real and synthetic tumors in a random order instead, without marks, and writes which is which
+//! to a separate file.
 
 mod blind;
 mod real;

@@ -37,7 +37,7 @@ impl AttemptLoop {
             }
             score(index, &mut scores)?;
         }
-        // A condition on a score that was not computed is not the reason.
+        // A condition on a score that was not computed cannot be the reason for the rejection.
         let known = ends_early.then(|| test.failing_known(&scores)).flatten();
         let decision = test.decide(&TestedCandidate {
             organ: candidate.organ,

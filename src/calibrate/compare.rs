@@ -71,8 +71,8 @@ pub fn compare(
 }
 
 /// Returns the area under the curve of a classifier of real tumors and accepted candidates. The patients are halved: the ratio is estimated
-/// from one half and decides on the candidates of the other half, in which the classifier is fitted and applied; the mean of both ways. With
-/// the same tumors in both, the area would be below 0.5. `None` if a half has too few real tumors.
+/// from one half and decides on the candidates of the other half, in which the classifier is fitted and applied; the mean of both ways.
+/// With the same tumors in both, the area would be below 0.5. `None` if a half has too few real tumors.
 fn auc_of_accepted(
     scores: &[CalibratedScore],
     real: &[CalibrationTumor],

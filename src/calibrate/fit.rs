@@ -139,7 +139,8 @@ mod tests {
         }
     }
 
-    /// Returns a real tumor of some 20 mm, mostly dark, a sixth bright; found by a third.
+    /// Returns a real tumor with a diameter of about 20 mm and a found fraction of about 0.3; 15% of the tumors are bright, the others
+    /// dark.
     fn real(random: &mut RandomStream) -> CalibrationTumor {
         let contrast = if random.chance(0.15) { random.normal(30.0, 15.0) } else { random.normal(-40.0, 18.0) };
         tumor(random.normal(3.0, 0.4).exp(), contrast, random.normal(0.3, 0.2))

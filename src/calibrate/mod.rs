@@ -1,8 +1,8 @@
 //! The calibration of quality tests: real tumors and candidates are scored by the same stages, and the ratio of their densities is
 //! estimated and frozen in a [`Reference`].
 //!
-//! This module owns the estimate ([`fit`]), its report ([`compare`]) and the steps of `freetumor calibrate` ([`calibrate`]). The decision on
-//! candidates is in [`crate::filter`].
+//! This module owns the estimate ([`fit`]), its report ([`compare`]) and the steps of `freetumor calibrate` ([`calibrate`]). The decision
+//! on candidates is in [`crate::filter`].
 //!
 //! Real tumors become candidates of a scan in which their voxels have the mean HU of the healthy organ around them, so that every stage
 //! scores them as it scores synthetic ones. A stage with cross-fitted networks scores a real tumor by a network that was not trained on

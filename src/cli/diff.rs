@@ -12,8 +12,8 @@ use crate::run::{Revision, RunFolder, SampleDiff, diff_samples};
 
 /// Compare the samples of two runs or states
 ///
-/// A state is a run folder, or a run folder with a commit or tag after `@`: runs/mine@12, runs/mine@v1. Samples are matched by their ids, so
-/// two runs can be compared if they have the same scans and synthesis.
+/// A state is a run folder, or a run folder with a commit or tag after `@`: runs/mine@12, runs/mine@v1. Samples are matched by their ids,
+/// so two runs can be compared if they have the same scans and synthesis.
 #[derive(Args, Clone, Debug)]
 pub struct DiffArgs {
     /// The first state: RUN, RUN@COMMIT or RUN@TAG

@@ -1,7 +1,7 @@
 //! The command: a file for each subcommand, which parses arguments, calls the library and prints.
 //!
-//! This module owns flags, messages on the terminal and exit codes: 0 without failures, 1 with failed scans, cases or expectations, 2 if the
-//! command could not run. Results go to standard output; progress, warnings and errors to standard error.
+//! This module owns flags, messages on the terminal and exit codes: 0 without failures, 1 with failed scans, cases or expectations, 2 if
+//! the command could not run. Results go to standard output; progress, warnings and errors to standard error.
 
 pub mod calibrate;
 pub mod completions;
@@ -14,6 +14,7 @@ pub mod files;
 pub mod graph;
 mod help;
 pub mod infer;
+mod init;
 pub mod inspect;
 mod load;
 mod messages;
@@ -87,6 +88,7 @@ fn class_parser() -> impl TypedValueParser<Value = Class> {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Init(init::InitArgs),
     Run(run::RunArgs),
     Validate(validate::ValidateArgs),
     Graph(graph::GraphArgs),
@@ -169,8 +171,8 @@ impl Cli {
         Resources { decoder, patient_secret, networks: Networks::new(Service::new(device, batch)) }
     }
 
-    /// Runs the subcommand and returns the exit code: 0 without failures, 1 with failed scans, cases or expectations, 2 if the command could not
-    /// run.
+    /// Runs the subcommand and returns the exit code: 0 without failures, 1 with failed scans, cases or expectations, 2 if the command
+    /// could not run.
     ///
     /// # Errors
     /// If the command could not run or had to stop.
@@ -187,6 +189,7 @@ impl Cli {
                 crate::error::exit_on_uncaught_panics();
                 run::run(args, &registry, stdout, stderr)
             }
+            Command::Init(args) => init::init(args, &registry, stdout, stderr),
             Command::Validate(args) => validate::validate(args, &registry, stdout, stderr),
             Command::Graph(args) => graph::graph(args, &registry, stdout, stderr),
             Command::Schema(args) => schema::schema(args, &registry, stdout),

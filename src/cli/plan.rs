@@ -14,8 +14,8 @@ use crate::graph::{GraphFile, Registry};
 
 /// Print what a run of a graph into an existing run folder would do
 ///
-/// Compares the graph with that of the last run, and the sources with the scans of the run folder. Prints what would be processed, decided on
-/// again from stored scores, removed and kept. Nothing is written; `freetumor run PIPELINE --out RUN` makes the changes.
+/// Compares the graph with that of the last run, and the sources with the scans of the run folder. Prints the scans that would be
+/// processed, tested again with stored scores, removed and kept. Nothing is written; `freetumor run PIPELINE --out RUN` makes the changes.
 #[derive(Args, Clone, Debug)]
 pub struct PlanArgs {
     /// The run folder
@@ -53,7 +53,7 @@ pub fn plan(args: &PlanArgs, registry: &Registry, stdout: &mut dyn Write, stderr
 
 fn print(preview: &RunPreview, out: &mut dyn Write) -> std::io::Result<()> {
     if preview.graph_change.is_empty() {
-        writeln!(out, "{}: the graph is that of the last run", preview.pipeline)?;
+        writeln!(out, "{}: the graph is unchanged since the last run", preview.pipeline)?;
     } else {
         writeln!(out, "{}: the graph changed:", preview.pipeline)?;
     }
@@ -62,7 +62,7 @@ fn print(preview: &RunPreview, out: &mut dyn Write) -> std::io::Result<()> {
     }
     writeln!(out, "\n  {:<34}{:>8}{:>10}{:>10}{:>10}", "", "scans", "attempts", "scores", "samples")?;
     let rows =
-        [("processed", preview.processed), ("decided on again, from scores", preview.retested), ("kept", preview.kept)];
+        [("processed", preview.processed), ("tested again, with scores", preview.retested), ("kept", preview.kept)];
     for (name, ScanTotals { scans, attempts, scores, files }) in rows {
         writeln!(out, "  {name:<34}{scans:>8}{attempts:>10}{scores:>10}{files:>10}")?;
     }

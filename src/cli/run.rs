@@ -31,7 +31,8 @@ const MIN_MEMORY_BYTES: u64 = 1 << 20;
 ///
 /// Reads every scan that the pipeline's sources list, finds organs, places tumors, scores them, and commits accepted samples and the
 /// rows of all candidates to the run folder, epoch by epoch. Run the command again into the same folder to resume an interrupted
-/// run and to process changes: new scans are processed, changed scans are processed again, and scans that are gone are removed with their samples.
+/// run and to process changes: new scans are processed, changed scans are processed again, and scans that are gone are removed with their
+/// samples.
 #[derive(Args, Debug)]
 pub struct RunArgs {
     /// Graph file, such as pipelines/quickstart.toml
@@ -69,8 +70,8 @@ pub struct RunArgs {
     /// With --follow: longest time for which scans wait for others of their epoch
     #[arg(long, value_name = "TIME", default_value = "1 min", requires = "follow")]
     pub max_delay: TimeSpan,
-    /// Write the samples of this sink of kind `stream` as a tar to standard output, during the run and repeatedly after it; the summary goes
-    /// to standard error
+    /// Write the samples of this sink of kind `stream` as a tar to standard output, during the run and repeatedly after it; the summary
+    /// goes to standard error
     #[arg(long, value_name = "NAME")]
     pub sink: Option<String>,
     /// With --sink: number of passes over all samples; 0 repeats until the reader closes the stream
@@ -133,8 +134,8 @@ pub(super) fn trainer_sink_error(plan: &Plan, pipeline: &Path) -> Option<(String
     Some((message, format!("run freetumor train segmentation {}", pipeline.display())))
 }
 
-/// Runs the pipeline and returns the exit code: 1 if scans or expectations failed, except for a stream on standard output, whose readers take any exit code
-/// other than 0 for a failure of the stream.
+/// Runs the pipeline and returns the exit code: 1 if scans or expectations failed, except for a stream on standard output, whose readers
+/// take any exit code other than 0 for a failure of the stream.
 ///
 /// # Errors
 /// If the run could not start or had to stop.

@@ -88,8 +88,8 @@ impl Stream {
     }
 
     /// Streams until the reader closes the stream, all passes are done, the run has failed, or the run ended without a sample. A pipe
-    /// has one reader, and the run is stopped when that reader disconnects; a socket has one reader after the other, and each reader gets all
-    /// samples from the start.
+    /// has one reader, and the run is stopped when that reader disconnects; a socket has one reader after the other, and each reader gets
+    /// all samples from the start.
     ///
     /// # Errors
     /// If the output cannot be opened, or a committed sample cannot be read.

@@ -94,7 +94,7 @@ impl Summary<'_> {
         let lines = [
             (&report.changed_scans, "changed since the last run, processed again"),
             (&report.affected_scans, "affected by the change of the graph or of the held-out scans, processed again"),
-            (&report.retested_scans, "decided on again from stored scores"),
+            (&report.retested_scans, "tested again with stored scores"),
             (
                 &report.retried_scans,
                 "pending, failed in an earlier version, or duplicates of changed scans, processed again",

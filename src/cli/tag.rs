@@ -13,7 +13,8 @@ use crate::run::{RunFolder, Tag, TagName};
 
 /// Name the last state of a run folder, or list its tags
 ///
-/// A state that fails an expectation of its graph gets no tag. A tag never changes. Other commands read the state that it names with `--at NAME`, until it is deleted by `freetumor vacuum`.
+/// A state that fails an expectation of its graph gets no tag. A tag never changes. Other commands read the state that it names with `--at
+/// NAME`, until it is deleted by `freetumor vacuum`.
 #[derive(Args, Clone, Debug)]
 pub struct TagArgs {
     /// The run folder

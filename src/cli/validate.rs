@@ -20,8 +20,8 @@ const LIST_TIMEOUT: Duration = Duration::from_secs(20);
 /// Check pipelines and training files without running anything
 ///
 /// All problems are reported at once, each with location, expectation and hint. Stages are built, sources are listed, the headers of scans
-/// and label files are checked, and the free disk space is compared with an upper bound of the required space. For a training file, weights are checked
-/// and scans counted. The exit code is 0 if all files are valid (warnings are allowed), 2 otherwise.
+/// and label files are checked, and the free disk space is compared with an upper bound of the required space. For a training file, weights
+/// are checked and scans counted. The exit code is 0 if all files are valid (warnings are allowed), 2 otherwise.
 #[derive(Args, Clone, Debug)]
 pub struct ValidateArgs {
     /// Graph files and training files

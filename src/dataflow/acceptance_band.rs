@@ -1,12 +1,12 @@
-//! Warnings of data sets whose share of accepted attempts in a run leaves the band of the earlier runs.
+//! Warnings about data sets whose share of accepted attempts in a run is outside of the range expected from earlier runs (the band).
 //!
-//! The band is that of a two-sample test of shares: the earlier share ± 4 standard errors of the difference, and at least ± 0.1.
+//! The band is the earlier share ± 4 standard errors of the difference of two shares, and at least ± 0.1.
 
 use std::collections::BTreeMap;
 
 use crate::record::QualityGroup;
 
-/// Smallest number of earlier attempts that have a band.
+/// Smallest number of earlier attempts from which a band is computed.
 const MIN_EARLIER: u64 = 50;
 
 /// Smallest number of attempts of a run that are compared with the band.
@@ -34,8 +34,8 @@ impl Attempts {
 /// Data set, organ and quality test.
 type Key<'a> = (&'a str, &'a str, &'a str);
 
-/// Returns a sentence for each data set, organ and quality test whose attempts since `before` are outside of the band of those before. Both are
-/// numbers of attempts by group.
+/// Returns a warning for each data set, organ and quality test whose share of accepted attempts since `before` is outside of the band.
+/// `before` and `after` are numbers of attempts by group.
 pub(super) fn band_warnings(before: &BTreeMap<QualityGroup, i64>, after: &BTreeMap<QualityGroup, i64>) -> Vec<String> {
     let (before, after) = (attempts_by_key(before), attempts_by_key(after));
     let warning = |(key, after): (&Key<'_>, &Attempts)| {
@@ -55,8 +55,8 @@ pub(super) fn band_warnings(before: &BTreeMap<QualityGroup, i64>, after: &BTreeM
         ((new.share() - share).abs() > half_width).then(|| {
             let (lowest, highest) = (f64::max(share - half_width, 0.0), f64::min(share + half_width, 1.0));
             format!(
-                "the test `{branch}` accepted {:.2} of {} attempts in the {organ} of the data set `{dataset}` in this run, \
-                 expected {lowest:.2} to {highest:.2} by {} earlier attempts: look at its new scans and masks",
+                "the test `{branch}` accepted a share of {:.2} of {} attempts in the {organ} of the data set `{dataset}` in this run, \
+                 expected {lowest:.2} to {highest:.2} from {} earlier attempts: inspect the new scans and masks of the data set",
                 new.share(),
                 new.all,
                 earlier.all
@@ -99,8 +99,8 @@ mod tests {
         assert_eq!(
             warnings,
             [
-                "the test `test` accepted 0.04 of 50 attempts in the liver of the data set `clinic` in this run, expected 0.15 to 0.85 by 100 \
-              earlier attempts: look at its new scans and masks"
+                "the test `test` accepted a share of 0.04 of 50 attempts in the liver of the data set `clinic` in this run, expected 0.15 to 0.85 \
+              from 100 earlier attempts: inspect the new scans and masks of the data set"
             ]
         );
         assert!(band_warnings(&before, &quality(70, 80)).is_empty(), "inside");

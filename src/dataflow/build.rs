@@ -227,8 +227,8 @@ fn make_tumors<'scope>(
     reports
 }
 
-/// Sends the outcomes of each epoch to worker 0, marks duplicates, counts attempts and commits epochs in order. An epoch starts with a marker
-/// instead of an outcome.
+/// Sends the outcomes of each epoch to worker 0, marks duplicates, counts attempts and commits epochs in order. An epoch starts with a
+/// marker instead of an outcome.
 fn commit_epochs<'scope>(
     scope: Scope<'scope, Epoch>,
     outcomes: StreamVec<'scope, Epoch, Option<ScanOutcome>>,

@@ -73,7 +73,7 @@ pub struct RunScans {
 }
 
 impl RunScans {
-    /// Returns whether a committed scan was done and its content is held out since, or was held out and is no longer.
+    /// Returns whether a committed scan was processed and is held out now, or failed as held out and is not held out now.
     fn is_guard_changed(&self, scan_id: ScanId) -> bool {
         let Some(scan) = self.committed.get(&scan_id) else { return false };
         let is_held_out = scan.digest.is_some_and(|digest| self.held_out.contains(digest));
@@ -90,7 +90,7 @@ pub type KeysOf<'a> = &'a dyn Fn(&HashSet<ScanId>) -> Result<HashMap<ScanId, Str
 pub struct ScanChanges {
     /// Scans that the run has not ingested.
     pub new: Vec<ScanEntry>,
-    /// Scans with another version.
+    /// Scans whose files have another version than the run has ingested.
     pub changed: Vec<ScanEntry>,
     /// Scans with the same version that a change of the graph or of the held-out scans affects.
     pub affected: Vec<ScanEntry>,
@@ -107,8 +107,8 @@ pub struct ScanChanges {
 }
 
 impl ScanChanges {
-    /// Compares a listing with the scans of a run. `keys_of` returns the keys of ingested scans, which are needed for scans that are no longer
-    /// listed: a scan in a folder that cannot be listed is not gone.
+    /// Compares a listing with the scans of a run. `keys_of` returns the keys of ingested scans, which are needed for scans that are no
+    /// longer listed: a scan in a folder that cannot be listed is not gone.
     ///
     /// # Errors
     /// The error of `keys_of`.
@@ -215,7 +215,8 @@ fn is_unreadable(entry: &ScanEntry) -> bool {
 }
 
 /// Checks that no source has lost more than the fraction of its scans that the plan allows: a disk that is not mounted must not remove its
-/// scans from the run. A scan is lost if it is gone, or if its file or all of its label files cannot be read although the scan was processed.
+/// scans from the run. A scan is lost if it is gone, or if its file or all of its label files cannot be read although the scan was
+/// processed.
 ///
 /// # Errors
 /// An error that names the source.

@@ -61,8 +61,8 @@ impl KnownScans {
         });
     }
 
-    /// Records that an epoch processes a scan again or removes the scan: from this epoch on, the earlier rows of the scan do not exist. Call this method
-    /// before the epoch starts.
+    /// Records that an epoch processes a scan again or removes the scan: from this epoch on, the earlier rows of the scan do not exist.
+    /// Call this method before the epoch starts.
     pub fn replace(&self, scan_id: ScanId, epoch: Epoch) {
         self.with(|known| known.replaced.entry(scan_id).or_default().push(epoch));
     }

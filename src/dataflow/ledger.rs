@@ -47,11 +47,11 @@ pub struct Ledger {
     folder: PathBuf,
     /// The secret of tombstones.
     secret: Option<PatientSecret>,
-    /// The digests of the graph after each source.
+    /// For each source, the digests of the stages and sinks that its scans pass.
     graphs: BTreeMap<String, SourceGraph>,
     /// The differences of the graph from that of the last epoch when the folder was opened.
     graph_change: Vec<String>,
-    /// The digests of the graph after each source, as of the last epoch when the folder was opened.
+    /// The same digests of the graph of the last epoch when the folder was opened.
     earlier_graphs: BTreeMap<String, SourceGraph>,
     /// Attempts by group when the folder was opened.
     earlier_quality: BTreeMap<QualityGroup, i64>,
@@ -297,7 +297,7 @@ impl Ledger {
         rows_of_scans(&folder, &scans)
     }
 
-    /// Publishes new decisions on the stored candidates of the scans that an epoch decides on again; returns the changes of files, and the
+    /// Publishes the new decisions on the stored candidates of the scans that an epoch tests again; returns the changes of files, and the
     /// changed numbers of attempts by group. Returns `None` if the epoch decides on no stored candidates.
     ///
     /// # Errors
@@ -320,8 +320,8 @@ impl Ledger {
     }
 
     /// Commits an epoch: publishes the staged files of the scans and writes the tables, with one commit for all. The commit removes the
-    /// earlier rows and samples of these scans and those of removed scans, and makes the changes of `retest`. `changes` are the changes of the counts by group since the
-    /// previous epoch.
+    /// earlier rows and samples of these scans and those of removed scans, and makes the changes of `retest`. `changes` are the changes of
+    /// the counts by group since the previous epoch.
     ///
     /// # Errors
     /// If a file cannot be written or another process was faster.
@@ -365,7 +365,8 @@ impl Ledger {
         Ok(())
     }
 
-    /// Returns a sentence for each data set whose share of accepted attempts since the folder was opened leaves the band of the earlier runs.
+    /// Returns a sentence for each data set whose share of accepted attempts since the folder was opened leaves the band of the earlier
+    /// runs.
     pub fn band_warnings(&self) -> Vec<String> {
         // Another graph has other shares.
         if self.graph_change.is_empty() {
@@ -415,7 +416,7 @@ impl Ledger {
 }
 
 impl State {
-    /// Returns the scans whose stored candidates an epoch decides on again.
+    /// Returns the scans whose stored candidates an epoch tests again.
     fn scans_to_retest(&self, epoch: Epoch) -> Result<ScansByEpoch> {
         let (manifest, _) = self.writer.folder().ingest_manifest(epoch)?;
         let mut retested = ScansByEpoch::new();

@@ -68,7 +68,8 @@ pub(super) struct AttemptResults {
 }
 
 impl ScanContext<'_> {
-    /// Makes all samples of the scan; `volumes_ml` are the volumes of the organs in the mask. Scans without an organ of the stage have none.
+    /// Makes all samples of the scan; `volumes_ml` are the volumes of the organs in the mask. Scans without an organ of the stage have
+    /// none.
     ///
     /// # Errors
     /// A fault of a stage, or an error that stops the run; `results` has the earlier attempts.

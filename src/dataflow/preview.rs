@@ -1,4 +1,4 @@
-//! The effects of a graph on a run folder before it runs: what the next run would process, decide on again, remove and keep.
+//! The effects of a graph on a run folder before it runs: the scans that the next run would process, test again, remove and keep.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -36,7 +36,7 @@ pub struct RunPreview {
     pub changed_scans: Vec<ScanId>,
     /// Scans that are processed again because the graph changed.
     pub affected_scans: Vec<ScanId>,
-    /// Scans whose stored candidates are decided on again because quality tests or sinks changed.
+    /// Scans whose stored candidates are tested again because quality tests or sinks changed.
     pub retested_scans: Vec<ScanId>,
     /// Pending scans, and duplicates of changed or removed scans.
     pub retried_scans: Vec<ScanId>,
@@ -44,7 +44,7 @@ pub struct RunPreview {
     pub removed_scans: Vec<ScanId>,
     /// Scans that are processed: new scans are estimated by the mean of the committed ones.
     pub processed: ScanTotals,
-    /// Scans that are decided on again from stored scores.
+    /// Scans whose candidates are tested again with stored scores.
     pub retested: ScanTotals,
     /// Scans that are kept as they are.
     pub kept: ScanTotals,

@@ -37,10 +37,10 @@ pub struct RunReport {
     pub graph_change: Vec<String>,
     /// Scans that this run processed again because the graph or the held-out scans changed.
     pub affected_scans: Vec<ScanId>,
-    /// Scans whose stored candidates this run decided on again because quality tests or sinks changed.
+    /// Scans whose stored candidates this run tested again because quality tests or sinks changed.
     pub retested_scans: Vec<ScanId>,
-    /// Scans that this run processed again: pending scans, scans that failed in an earlier version of freetumor, and duplicates of changed or
-    /// removed scans.
+    /// Scans that this run processed again: pending scans, scans that failed in an earlier version of freetumor, and duplicates of changed
+    /// or removed scans.
     pub retried_scans: Vec<ScanId>,
     /// Scans that are no longer in their source, whose rows and samples this run removed.
     pub removed_scans: Vec<ScanId>,

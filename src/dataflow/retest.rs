@@ -1,6 +1,6 @@
 //! New decisions on stored candidates after a change of quality tests or sinks: no scan is read and no candidate is made.
 //!
-//! The attempts at a tumor are decided on in their order, as the attempt loop does, with the scores of their rows. A scan is processed again
+//! The attempts at a tumor are tested in their order, as in the attempt loop, with the scores of their rows. A scan is processed again
 //! if an attempt, a score or a file is missing: an attempt after the last one that was made, a score that an earlier test did not need, or
 //! the patch of a candidate that is accepted now and was not kept.
 
@@ -17,8 +17,8 @@ use crate::score::Scores;
 use super::changes::{RunScans, ScanChanges};
 use super::selections::SinkSelections;
 
-/// Moves the scans whose stored candidates suffice from `affected` to `retested`: those whose candidates do not change and have the required
-/// scores and files, and their duplicates. `earlier` are the digests of the graph that made the candidates.
+/// Moves the scans whose stored candidates suffice from `affected` to `retested`: those whose candidates do not change and have the
+/// required scores and files, and their duplicates. `earlier` are the digests of the graph that made the candidates.
 ///
 /// # Errors
 /// If committed files cannot be read.

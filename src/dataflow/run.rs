@@ -47,8 +47,8 @@ pub fn run(plan: Plan, folder: &Path, options: &RunOptions, progress: &Arc<Progr
     })
 }
 
-/// Processes failed and pending scans of a run folder again, namely those with a fault for which `selects` returns true. New and changed scans wait
-/// for the next run.
+/// Processes failed and pending scans of a run folder again, namely those with a fault for which `selects` returns true. New and changed
+/// scans wait for the next run.
 ///
 /// # Errors
 /// The errors of [`run`].

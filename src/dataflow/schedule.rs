@@ -18,7 +18,7 @@ pub struct EpochWork {
     pub epoch: Epoch,
     /// The scans to process.
     pub entries: Vec<Arc<ScanEntry>>,
-    /// The scans of earlier epochs whose stored candidates are decided on again.
+    /// The scans of earlier epochs whose stored candidates are tested again.
     pub retested: Vec<IngestEntry>,
     /// The scans that are removed from the run.
     pub removed: Vec<ScanId>,

@@ -1,7 +1,8 @@
 //! Series that are part of another series: all slices of one scan are consecutive slices of another one.
 //!
-//! An archive may contain the upper half of an examination as a separate scan. Its content digest differs, so that both scans are processed, and
-//! a tumor may be in both. The index compares the hashes of slices of the scans of one run: 8 bytes for each slice, within a bound.
+//! An archive may contain the upper half of an examination as a separate scan. Its content digest differs, so that both scans are
+//! processed, and a tumor may be in both. The index compares the hashes of slices of the scans of one run: 8 bytes for each slice, within a
+//! bound.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Mutex, PoisonError};
@@ -86,8 +87,8 @@ impl SeriesIndex {
     }
 }
 
-/// Returns the index of the first slice of `part` in `whole`; `None` if `part` is not a shorter series of consecutive slices of `whole`, or all its
-/// slices are equal, such as air.
+/// Returns the index of the first slice of `part` in `whole`; `None` if `part` is not a shorter series of consecutive slices of `whole`, or
+/// all its slices are equal, such as air.
 fn find(part: &[u64], whole: &[u64]) -> Option<usize> {
     let is_uniform = part.iter().all(|slice| *slice == part[0]);
     if is_uniform || part.len() >= whole.len() {

@@ -62,8 +62,8 @@ impl<'a> Session<'a> {
         Ok(Self { runner, ledger: Arc::new(ledger), first_epoch, folder, start, options })
     }
 
-    /// Processes open epochs, then changes, and executes requests between epochs; `changes_of` compares the scans of the run with its sources
-    /// and is called again after requests.
+    /// Processes open epochs, then changes, and executes requests between epochs; `changes_of` compares the scans of the run with its
+    /// sources and is called again after requests.
     pub fn process(
         &self,
         warnings: Vec<String>,
@@ -82,8 +82,8 @@ impl<'a> Session<'a> {
         self.report(counts, left_out_scans, warnings)
     }
 
-    /// Processes the epochs that are ingested and not committed, before any comparison with the sources, which needs the rows of all ingested
-    /// scans.
+    /// Processes the epochs that are ingested and not committed, before any comparison with the sources, which needs the rows of all
+    /// ingested scans.
     pub fn resume(&self, counts: &mut ScanCounts) -> Result<()> {
         let Self { runner, ledger, options, .. } = self;
         let (open, next) = ledger.open_epochs()?;

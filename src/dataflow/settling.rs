@@ -1,4 +1,5 @@
-//! Scans whose files may still be written: a followed source processes a scan when its files have not changed for a while.
+//! Scans whose files may still be written: a run that follows its sources processes a scan when its files have not changed for the time
+//! `settle`.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -20,8 +21,8 @@ pub(super) struct Settling {
 }
 
 impl Settling {
-    /// Removes the scans from `changes` that may still be written, and returns their number. Scans that were processed before count as written
-    /// completely if only the graph changed. `now` and `clock` are the time by a clock that never jumps and by that of the files.
+    /// Removes the scans from `changes` that may still be written, and returns their number. Scans that are processed again only
+    /// because the graph changed count as completely written. `now` is the time of the monotonic clock, `clock` the time of the system.
     pub fn delay(&mut self, plan: &Plan, changes: &mut ScanChanges, now: Instant, clock: SystemTime) -> usize {
         let mut waiting = HashMap::new();
         let mut is_settled = |entry: &ScanEntry| {
@@ -46,8 +47,8 @@ impl Settling {
     }
 }
 
-/// Returns the time since the last change of the files of a scan; `None` if they are from the future, by a clock that was wrong, or were not
-/// read from files.
+/// Returns the time since the last change of the files of a scan; `None` if their modification time is in the future because of a
+/// wrong clock, or the scan is not read from files.
 pub(super) fn age(entry: &ScanEntry, clock: SystemTime) -> Option<Duration> {
     let modified = UNIX_EPOCH.checked_add(Duration::from_secs(u64::try_from(entry.modified_s).ok()?))?;
     clock.duration_since(modified).ok()
@@ -112,7 +113,7 @@ mod tests {
         };
         write(folder.path(), "old.nii", 999_900);
         write(folder.path(), "new.nii", 1_000_000);
-        // By a clock that was wrong: its own time shows nothing.
+        // The modification time is in the future because of a wrong clock: only the time since the first listing counts.
         write(folder.path(), "future.nii", 2_000_000);
         assert_eq!(settled(0), (vec!["old.nii".to_owned()], 2));
         write(folder.path(), "new.nii", 1_000_030);

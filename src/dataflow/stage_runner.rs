@@ -196,7 +196,8 @@ impl StageRunner {
     /// Merges the reports of all branches on a scan and saves the outcome. A scan with a fault has no samples.
     ///
     /// # Errors
-    /// If the outcome cannot be saved, or the scan failed because its source is no longer available: all later scans of the source would fail, too.
+    /// If the outcome cannot be saved, or the scan failed because its source is no longer available: all later scans of the source would
+    /// fail, too.
     pub fn finish(&self, epoch: Epoch, entry: &ScanEntry, reports: Vec<StageReport>) -> Result<ScanOutcome> {
         let attempts = count_outcomes(reports.iter().flat_map(|report| &report.samples));
         let reports = match self.change_of(entry) {

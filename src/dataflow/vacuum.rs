@@ -7,7 +7,8 @@ use crate::graph::Plan;
 
 use super::Ledger;
 
-/// Deletes the states of a run folder before the last commit and the `keep_epochs` commits before it. Returns the paths of the deleted files.
+/// Deletes the states of a run folder before the last commit and the `keep_epochs` commits before it. Returns the paths of the deleted
+/// files.
 ///
 /// # Errors
 /// If the folder belongs to another pipeline, is locked by another process, or files cannot be deleted.

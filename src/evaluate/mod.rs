@@ -1,7 +1,7 @@
 //! Evaluation: the quality of predictions, comparisons of arms, and the realism of synthetic tumors.
 //!
-//! This module owns all measurements after a training run. The module does not depend on the code that it measures, and imports no synthesis, score,
-//! quality test or network; a network is a function argument ([`Predictions::Network`]).
+//! This module owns all measurements after a training run. The module does not depend on the code that it measures, and imports no
+//! synthesis, score, quality test or network; a network is a function argument ([`Predictions::Network`]).
 //!
 //! | file or folder | subject |
 //! |---|---|

@@ -46,8 +46,8 @@ const MAX_LISTED_VALUES: usize = 12;
 /// Exports samples of a run folder.
 ///
 /// # Errors
-/// If no sample is selected, a setting of the layout is invalid, the folder contains files that are not of an export, the pipeline cannot be built, or
-/// files cannot be read or written. Samples that cannot be exported are not an error: the report lists them.
+/// If no sample is selected, a setting of the layout is invalid, the folder contains files that are not of an export, the pipeline cannot
+/// be built, or files cannot be read or written. Samples that cannot be exported are not an error: the report lists them.
 pub fn export(run: &RunFolder, options: &ExportOptions, registry: &Registry) -> Result<ExportReport> {
     let start = Instant::now();
     let Selection { samples, without_patch } = select(run, &options.selection)?;

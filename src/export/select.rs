@@ -91,8 +91,8 @@ pub struct Selection {
 /// Selects samples; one part of the table is in memory at a time.
 ///
 /// # Errors
-/// If the table cannot be read, the commit `config.at` does not exist, `config.per` contains the column `branch` (a sample accepted in several
-/// branches is exported once), or a patient is in two splits.
+/// If the table cannot be read, the commit `config.at` does not exist, `config.per` contains the column `branch` (a sample accepted in
+/// several branches is exported once), or a patient is in two splits.
 pub fn select(run: &RunFolder, config: &SelectionConfig) -> Result<Selection> {
     if config.per.columns().any(|column| column == "branch") {
         let message = "cannot group samples by `branch`: a sample that several quality tests accepted is exported once";

@@ -34,8 +34,8 @@ macro_rules! command_config {
         #[serde(deny_unknown_fields)]
         pub struct $name {
             /// The program and its arguments, with placeholders such as `{image}` and `{output}`; no shell is involved.
-            /// `{{` and `}}` are literal braces. A program without a slash is searched on the PATH; a relative path and `{graph}` refer to the
-            /// folder of the graph file.
+            /// `{{` and `}}` are literal braces. A program without a slash is searched on the PATH; a relative path and `{graph}` refer to
+            /// the folder of the graph file.
             pub argv: Vec<String>,
             /// The method by which voxels are passed to the program and back.
             #[serde(default)]
@@ -43,8 +43,8 @@ macro_rules! command_config {
             /// Time limit of one call, in seconds; then the program and its child processes are ended.
             #[serde(default = "super::config::default_time_limit_s")]
             pub time_limit_s: f64,
-            /// Memory limit of the program, in MiB; no limit if absent. The limit applies to the private writable memory of each process, and on
-            /// Linux also to the resident memory of all processes together.
+            /// Memory limit of the program, in MiB; no limit if absent. The limit applies to the private writable memory of each process,
+            /// and on Linux also to the resident memory of all processes together.
             #[serde(default)]
             pub memory_limit_mib: Option<u64>,
             /// Size limit of the scratch folder of one call, in MiB.

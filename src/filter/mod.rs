@@ -244,7 +244,8 @@ impl QualityTest {
         self.attempts
     }
 
-    /// Returns the first condition that does not hold, or `None` if all conditions hold. The condition of a score that is missing or NaN does not hold.
+    /// Returns the first condition that does not hold, or `None` if all conditions hold. The condition of a score that is missing or NaN
+    /// does not hold.
     pub fn failing(&self, scores: &Scores) -> Option<Condition> {
         self.conditions.iter().find(|condition| !condition.holds(scores)).copied()
     }

@@ -208,8 +208,8 @@ impl OrganReference {
         )
     }
 
-    /// Returns the probability with which a tumor of density ratio `likeness` is accepted. `steering_factor` is the factor by which a steered
-    /// synthesis sampled tumors like this one more often.
+    /// Returns the probability with which a tumor of density ratio `likeness` is accepted. `steering_factor` is the factor by which a
+    /// steered synthesis sampled tumors like this one more often.
     ///
     /// # Source
     /// Azadi et al., Discriminator Rejection Sampling, 2019.

@@ -63,7 +63,8 @@ impl LabelSample {
     }
 }
 
-/// Returns a problem for every source and mask with label files in the sample that cannot be read: an error if these are the files of all scans.
+/// Returns a problem for every source and mask with label files in the sample that cannot be read: an error if these are the files of all
+/// scans.
 pub(super) fn unreadable_samples(
     stages: &ScanStages,
     samples: &[(usize, LabelSample)],

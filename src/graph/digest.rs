@@ -1,9 +1,9 @@
 //! Digests of stages: hashes of everything that determines their results, and of nothing else.
 //!
 //! The digest of a stage covers its kind, its settings with defaults filled in, its weights and, for networks, the kernel class. The
-//! name and the inputs of the stage, and settings for the number of tumors and samples (`variants`, `tumors_per_scan`, `negatives`, `attempts`) or
-//! their organs (`organs`) are excluded, so that changing them does not change existing candidates. `salt` is a setting like any other: it distinguishes two stages whose other
-//! settings are equal.
+//! name and the inputs of the stage, and settings for the number of tumors and samples (`variants`, `tumors_per_scan`, `negatives`,
+//! `attempts`) or their organs (`organs`) are excluded, so that changing them does not change existing candidates. `salt` is a setting like
+//! any other: it distinguishes two stages whose other settings are equal.
 
 use serde_json::Value as Json;
 

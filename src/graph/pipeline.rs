@@ -35,13 +35,14 @@ pub struct PipelineConfig {
     #[serde(default)]
     pub split: SplitShares,
     /// Largest share of the scans of a source that may be gone since the last run, 0 to 1. The rows and samples of these scans are
-    /// removed. If more scans are gone, probably because a disk is not mounted, the run stops before it changes anything. Not part of the pipeline's digest.
+    /// removed. If more scans are gone, probably because a disk is not mounted, the run stops before it changes anything. Not part of the
+    /// pipeline's digest.
     #[serde(default = "max_missing", skip_serializing)]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub max_missing: f64,
     /// Held-out scans, which are never in a training set: files, and folders with all scans below them; a relative path starts at the
-    /// folder of the graph file. A scan of a source with the content of one of them, under any name and in any format, fails with a fault of
-    /// kind `held_out`. A path that cannot be read stops the run.
+    /// folder of the graph file. A scan of a source with the content of one of them, under any name and in any format, fails with a fault
+    /// of kind `held_out`. A path that cannot be read stops the run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub never_train: Vec<PathBuf>,
 }

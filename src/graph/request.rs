@@ -58,7 +58,8 @@ impl SynthesisNode {
         }
     }
 
-    /// Returns whether a scan is a negative too. The choice depends on seed and scan alone; a larger share keeps the scans of a smaller one.
+    /// Returns whether a scan is a negative too. The choice depends on seed and scan alone; a larger share keeps the scans of a smaller
+    /// one.
     pub fn is_negative(&self, seed: u64, scan_digest: ScanDigest) -> bool {
         Key::root(seed).with("scan", &scan_digest.to_string()).stream("negative").chance(self.negatives)
     }

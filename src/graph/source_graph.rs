@@ -18,7 +18,7 @@ const WITHOUT_EFFECT: [&str; 8] =
     ["time_limit_s", "memory_limit_mib", "scratch_limit_mib", "scratch", "weights", "folds", "steering", "reference"];
 
 impl Plan {
-    /// Returns the digests of the graph after each source, by the name of the source.
+    /// Returns, for each source by name, the digests of the stages and sinks that its scans pass.
     pub fn source_graphs(&self) -> BTreeMap<String, SourceGraph> {
         let sources = (0..self.nodes.len()).filter(|&index| self.nodes[index].role == Role::Source);
         sources.map(|source| (self.nodes[source].name.clone(), self.source_graph(source))).collect()
@@ -141,13 +141,19 @@ mod tests {
         [stages.nodules]
         kind = "rules"
         inputs = ["lungs"]
+        [stages.values]
+        kind = "intensity"
+        inputs = ["tumors"]
+        [stages.lung_values]
+        kind = "intensity"
+        inputs = ["nodules"]
         [stages.test]
         kind = "quality-test"
-        inputs = ["tumors"]
+        inputs = ["values"]
         accept = ["invisible_fraction < 0.5"]
         [stages.lung_test]
         kind = "quality-test"
-        inputs = ["nodules"]
+        inputs = ["lung_values"]
         accept = ["invisible_fraction < 0.5"]
         [sinks.out]
         kind = "patches"
@@ -156,7 +162,10 @@ mod tests {
 
     fn graphs(sets: &[&str]) -> BTreeMap<String, SourceGraph> {
         let file = GraphFile::new("g.toml", ".", GRAPH).with_sets(sets);
-        check(&file, &Registry::standard()).plan.unwrap().source_graphs()
+        {
+            let checked = check(&file, &Registry::standard());
+            checked.plan.unwrap_or_else(|| panic!("{:?}", checked.problems)).source_graphs()
+        }
     }
 
     #[test]

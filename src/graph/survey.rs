@@ -47,12 +47,12 @@ pub struct SourceSurvey {
     pub remarks: ArchiveRemarks,
 }
 
-/// Lists every source of a checked graph with a timeout of `timeout`, checks the headers of scans and label files, and compares the space that the
-/// samples need with the free space at `out` or its nearest existing parent. Sources are listed even if other nodes have errors.
+/// Lists every source of a checked graph with a timeout of `timeout`, checks the headers of scans and label files, and compares the space
+/// that the samples need with the free space at `out` or its nearest existing parent. Sources are listed even if other nodes have errors.
 ///
-/// The required space is an upper bound, except for the mean number of several tumors: every tumor counts as accepted, and every image as large as its scan. Less free space is a
-/// warning; less than a tenth of the bound, an error. A source without scans, a scan that cannot be read and a missing label file are
-/// warnings; no scan at all, no readable scan at all, or no label file of a mask at all, is an error.
+/// The required space is an upper bound, except for the mean number of several tumors: every tumor counts as accepted, and every image as
+/// large as its scan. Less free space is a warning; less than a tenth of the bound, an error. A source without scans, a scan that cannot be
+/// read and a missing label file are warnings; no scan at all, no readable scan at all, or no label file of a mask at all, is an error.
 pub fn survey(checked: &CheckedGraph, out: &Path, timeout: Duration) -> Survey {
     let mut survey = Survey {
         scans: None,

@@ -1,7 +1,7 @@
 //! The guide: how to use `freetumor`, one page for each subject.
 //!
-//! This module owns the documentation that is not about a single item. Rust examples on its pages are compiled, graph files are checked, and
-//! commands are run by the tests.
+//! This module owns the documentation that is not about a single item. Rust examples on its pages are compiled, graph files are checked,
+//! and commands are run by the tests.
 
 #[doc = include_str!("architecture.md")]
 pub mod architecture {}

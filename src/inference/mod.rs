@@ -5,8 +5,8 @@
 //!
 //! A network is applied to windows of a fixed size, on a grid of fixed spacing, in 0..1. An [`Inference`] is a network with its
 //! preprocessing and its device. A [`Roi`] is the region of interest around an organ on the network's grid, in HU: it is computed once for
-//! an organ, and the [`RoiChange`] of each tumor is added to its voxels. A [`Layout`] lists the windows that are computed for one tumor, and
-//! a [`Prediction`] holds the logits of a box.
+//! an organ, and the [`RoiChange`] of each tumor is added to its voxels. A [`Layout`] lists the windows that are computed for one tumor,
+//! and a [`Prediction`] holds the logits of a box.
 //!
 //! # Source
 //! FreeTumor's `generate` computes all windows of the organ's box, in groups, for each attempt; see [`Windows`] for the alternatives.

@@ -105,8 +105,8 @@ impl Roi {
         Ok(RoiChange { region: roi_box, delta_hu: resampling.linear(&padded, OutsideValue::Value(0.0)) })
     }
 
-    /// Resamples the labels of `scan_box`, a box of the scan's grid, to `roi_box`, a box of the network's grid: each voxel gets the label of
-    /// the nearest voxel, and voxels outside `scan_box` get 0.
+    /// Resamples the labels of `scan_box`, a box of the scan's grid, to `roi_box`, a box of the network's grid: each voxel gets the label
+    /// of the nearest voxel, and voxels outside `scan_box` get 0.
     ///
     /// # Errors
     /// If the scan's grid cannot be resampled.

@@ -27,8 +27,8 @@ pub struct NetworkConfig {
     /// The network to read, if training saved several networks in one file.
     #[serde(default)]
     pub part: NetworkPart,
-    /// The kind of a U-Net's normalization layers: `batch` (batch norm) or `instance` (instance norm); by default, the kind that the file of
-    /// weights names, or else `batch` as published. For a window that is computed alone, both kinds return the same prediction.
+    /// The kind of a U-Net's normalization layers: `batch` (batch norm) or `instance` (instance norm); by default, the kind that the file
+    /// of weights names, or else `batch` as published. For a window that is computed alone, both kinds return the same prediction.
     #[serde(default)]
     pub norm: Option<NormScope>,
     /// The HU that are mapped to 0 and 1.

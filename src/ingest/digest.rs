@@ -74,8 +74,8 @@ pub struct SliceHashes {
     pub slices: Vec<u64>,
 }
 
-/// Returns the hashes of the slices of a volume in RAS order. As in [`content_digest`], the voxel type, the order of the axes and the origin have
-/// no effect.
+/// Returns the hashes of the slices of a volume in RAS order. As in [`content_digest`], the voxel type, the order of the axes and the
+/// origin have no effect.
 pub fn slice_hashes(volume: &Volume) -> SliceHashes {
     let walk = RasWalk::new(volume);
     let mut geometry = DefaultHasher::new();

@@ -1,12 +1,12 @@
 //! Reading of archives: sources list scans and read them one at a time as volumes.
 //!
-//! This module owns the formats of scans (NIfTI, NRRD, MetaImage, DICOM), the kinds of sources ([`FolderSource`], [`ArchiveSource`], [`ListSource`], [`ManifestSource`], [`phantom`]), the ids of
-//! scans, their content digests, and the keys of patients.
+//! This module owns the formats of scans (NIfTI, NRRD, MetaImage, DICOM), the kinds of sources ([`FolderSource`], [`ArchiveSource`],
+//! [`ListSource`], [`ManifestSource`], [`phantom`]), the ids of scans, their content digests, and the keys of patients.
 //!
-//! A [`Source`] lists [`ScanEntry`]s without decoding any voxel and reads one scan into HU on its grid. A damaged or hostile file is a fault
-//! of its scan: the fault does not stop the run, and reading the file needs no more memory than its size and the limits allow. Compressed
-//! DICOM can be decoded in a separate process. No header value that identifies a person leaves this module: scans are named by ids, patients
-//! by keyed hashes. The path of a scan may name a person; paths are written to `RUN/private` only.
+//! A [`Source`] lists [`ScanEntry`]s without decoding any voxel and reads one scan into HU on its grid. A damaged or hostile file is a
+//! fault of its scan: the fault does not stop the run, and reading the file needs no more memory than its size and the limits allow.
+//! Compressed DICOM can be decoded in a separate process. No header value that identifies a person leaves this module: scans are named by
+//! ids, patients by keyed hashes. The path of a scan may name a person; paths are written to `RUN/private` only.
 
 mod archive;
 mod archive_files;
@@ -172,8 +172,8 @@ pub trait Structures {
     /// Calls `visit` with every voxel of a structure on the grid of a scan, as a linear index (x fastest), at least once.
     ///
     /// # Errors
-    /// Returns `mismatch` if the structure is not in the planes of the scan's slices, is outside of the scan, or has contours on fewer slices
-    /// than the scan; `unsupported` if its contours are of another type; `geometry` if the grid is degenerate.
+    /// Returns `mismatch` if the structure is not in the planes of the scan's slices, is outside of the scan, or has contours on fewer
+    /// slices than the scan; `unsupported` if its contours are of another type; `geometry` if the grid is degenerate.
     ///
     /// # Panics
     /// Panics if there is no structure at `index`.

@@ -61,8 +61,8 @@ pub fn read_volume(path: impl AsRef<Path>) -> Result<Volume, Fault> {
 /// Reads a scan in HU. The voxels are i16 if every voxel is an integer in the range of i16, otherwise f32.
 ///
 /// # Errors
-/// Returns `missing` or `io` if the file, or its data file, cannot be opened; `unsupported` for another format, which the message names, and
-/// for contents that are not one volume of numbers; `truncated`, `corrupt`, `geometry`, `non_finite` and `too_large` as
+/// Returns `missing` or `io` if the file, or its data file, cannot be opened; `unsupported` for another format, which the message names,
+/// and for contents that are not one volume of numbers; `truncated`, `corrupt`, `geometry`, `non_finite` and `too_large` as
 /// [`nifti::read_volume_from`] in every format.
 pub fn read_volume_within(path: impl AsRef<Path>, limits: &Limits) -> Result<Volume, Fault> {
     let path = path.as_ref();
@@ -124,7 +124,7 @@ pub(super) fn check(path: &Path, limits: &Limits) -> Result<(), Fault> {
         VolumeFormat::MetaImage => None,
     };
     match content_bytes {
-        // A file of several gzip members ends with the length of the last one: reading it shows whether it is whole.
+        // A file of several gzip members ends with the length of the last one: reading the file shows whether it is complete.
         Some(content_bytes)
             if length_at_end(&data_file(path).unwrap_or_else(|| path.to_owned()))? != content_bytes as u32 =>
         {

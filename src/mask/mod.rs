@@ -1,8 +1,8 @@
 //! Organ masks: the organ of each voxel of a scan.
 //!
-//! This module owns the label maps of organs and their sources: label files and structures of DICOM files ([`LabelsMask`]), files of TotalSegmentator
-//! ([`TotalSegmentatorMask`]), a threshold for lungs ([`LungMask`]), or a network ([`SegmentorMask`]); and sets of voxels with their
-//! components ([`BitVolume`], [`crate::volume::Components`]).
+//! This module owns the label maps of organs and their sources: label files and structures of DICOM files ([`LabelsMask`]), files of
+//! TotalSegmentator ([`TotalSegmentatorMask`]), a threshold for lungs ([`LungMask`]), or a network ([`SegmentorMask`]); and sets of voxels
+//! with their components ([`BitVolume`], [`crate::volume::Components`]).
 //!
 //! A mask is on the grid of the scan: labels on another grid are resampled to it, and labels that do not cover the scan are a fault. Merged
 //! labels use one id for an organ and the next id for its tumor (liver 1 and 2, pancreas 3 and 4, …).
@@ -139,8 +139,8 @@ pub trait Mask: Send + Sync {
         None
     }
 
-    /// Returns the share of the voxels of a scan that the label files cover, by their headers, and the minimum share; `None` if the stage reads
-    /// no label files, they have no grid of their own, or `scan` returns no grid.
+    /// Returns the share of the voxels of a scan that the label files cover, by their headers, and the minimum share; `None` if the stage
+    /// reads no label files, they have no grid of their own, or `scan` returns no grid.
     ///
     /// # Errors
     /// Returns the fault of the header of a label file.

@@ -13,8 +13,8 @@ pub(super) const DATA_SET_TABLE: &str = "the dataset.json beside the file";
 /// Returns the fault of a label file whose own names contradict the ids of an organ: another version of TotalSegmentator, or another task,
 /// has other ids.
 ///
-/// `expected` returns the name of an id by the scheme, if the scheme names ids; `table` is the origin of the names. Returns `None` without a
-/// contradiction.
+/// `expected` returns the name of an id by the scheme, if the scheme names ids; `table` is the origin of the names. Returns `None` without
+/// a contradiction.
 pub(super) fn contradiction(
     names: &BTreeMap<u16, String>,
     table: &str,

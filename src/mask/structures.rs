@@ -53,8 +53,8 @@ impl Selection {
 /// organ over the organs after it.
 ///
 /// # Errors
-/// Returns `missing` if an organ has required names and none of them is in the file; `mismatch` if a structure does not belong to the scan, or
-/// is not selected although `is_strict`; and the faults of using a structure.
+/// Returns `missing` if an organ has required names and none of them is in the file; `mismatch` if a structure does not belong to the scan,
+/// or is not selected although `is_strict`; and the faults of using a structure.
 pub(super) fn merge(
     file: &dyn Structures,
     selected: &[OrganStructures],

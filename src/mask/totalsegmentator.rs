@@ -45,7 +45,7 @@ fn default_pattern() -> String {
     "organs/{name}.nii.gz".to_owned()
 }
 
-/// Organs by name, or by name with their files.
+/// The setting of organs: names of TotalSegmentator, or names of organs with the mask files of each.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum FileChoice {

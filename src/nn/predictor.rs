@@ -41,8 +41,8 @@ pub struct Predictor {
 }
 
 impl Predictor {
-    /// Opens a file of weights. The file's metadata `norm` (`instance` or `batch`) selects the kind of the normalization layers, which cannot
-    /// be derived from the weights.
+    /// Opens a file of weights. The file's metadata `norm` (`instance` or `batch`) selects the kind of the normalization layers, which
+    /// cannot be derived from the weights.
     ///
     /// # Errors
     /// If the file cannot be read, or does not hold the expected network.
@@ -110,8 +110,8 @@ impl Predictor {
         &self.config
     }
 
-    /// Returns whether the weights contain running statistics, which inference ignores: normalization layers use the statistics of their input.
-    /// The logits of a network that was trained with running statistics differ from those of its training.
+    /// Returns whether the weights contain running statistics, which inference ignores: normalization layers use the statistics of their
+    /// input. The logits of a network that was trained with running statistics differ from those of its training.
     pub fn ignores_statistics(&self) -> bool {
         self.has_statistics
     }

@@ -79,8 +79,8 @@ pub fn epoch_name(epoch: u64) -> String {
     format!("{epoch:0EPOCH_DIGITS$}")
 }
 
-/// Returns the number of the epoch with which the name of a file starts, or `None` for another name, such as one that starts with the id of a
-/// sample.
+/// Returns the number of the epoch with which the name of a file starts, or `None` for another name, such as one that starts with the id of
+/// a sample.
 ///
 /// ```
 /// use freetumor::record::epoch_of_name;

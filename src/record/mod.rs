@@ -1,9 +1,9 @@
 //! The tables of a run: identifiers, rows, columns, schemas and their Parquet encoding.
 //!
 //! This module owns the fields of each row and their storage. `samples` has one row for each attempt at a tumor and quality test that
-//! decided on the attempt, and for each negative, `scans` one for each scan, `faults` one for each fault, and `quality` the changes of the number of attempts
-//! by group. A new column is a field in `rows` and one line in `columns/`: schema, Parquet encoding, decoding and conditions are
-//! derived from that line.
+//! decided on the attempt, and for each negative, `scans` one for each scan, `faults` one for each fault, and `quality` the changes of the
+//! number of attempts by group. A new column is a field in `rows` and one line in `columns/`: schema, Parquet encoding, decoding and
+//! conditions are derived from that line.
 
 mod column;
 mod columns;

@@ -11,10 +11,10 @@ use crate::run::RunFolder;
 use crate::sink::patch::Patch;
 use crate::volume::{Array3, HuWindow, Picture, before_after_and_difference, before_and_after_axial};
 
-/// The margin of the scan around a tumor.
+/// The margin around a tumor in a picture.
 const MARGIN_MM: f64 = 32.0;
 
-/// The window of chests.
+/// The window of HU for the chest.
 const CHEST: HuWindow = HuWindow { low_hu: -1000.0, high_hu: 500.0 };
 
 /// Returns the window for the tumors of an organ.
@@ -57,7 +57,7 @@ impl SampleView {
         let scan = reader.read_scan(record.scan_id, record.scan_digest).map_err(|message| {
             Error::new(format!("scan {}: {message}", record.scan_id))
                 .with_kind(ErrorKind::Refused)
-                .with_hint("a picture needs the scan: pass a graph file with its new place with `--pipeline`")
+                .with_hint("a picture needs the scan: if its files were moved, pass a graph file with the new path with `--pipeline`")
         })?;
         Ok(Self { record, scan, patch })
     }

@@ -89,7 +89,7 @@ fn masked_scan(plan: &Plan, run: &RunFolder, record: &SampleRecord) -> Result<Ma
     };
     let entries = run.scan_entries(record.epoch)?;
     let entry = entries.iter().find(|entry| entry.scan_id == record.scan_id);
-    let entry = entry.ok_or_else(|| changed("expected its path in the run folder, got none".to_owned()))?;
+    let entry = entry.ok_or_else(|| changed("expected the path of the scan in the run folder, got none".to_owned()))?;
     let source = plan.source_index(&entry.source);
     let source = source.ok_or_else(|| changed(format!("expected the source `{}`, got none", entry.source)))?;
     let scan: Scan = plan.sources[source].source.read(entry).map_err(|fault| changed(fault.to_string()))?;
@@ -103,5 +103,5 @@ fn masked_scan(plan: &Plan, run: &RunFolder, record: &SampleRecord) -> Result<Ma
             return Ok(MaskedScan { scan, mask });
         }
     }
-    Err(changed(format!("expected a mask with digest {}, got another one", record.mask_digest)))
+    Err(changed(format!("expected a mask with digest {}, got a mask with another digest", record.mask_digest)))
 }

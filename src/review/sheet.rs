@@ -81,7 +81,7 @@ pub fn draw_contact_sheet(run: &RunFolder, registry: &Registry) -> Result<Option
     Ok(Some(ContactSheet { path: run.store().display_path(NAME).into(), accepted, rejected }))
 }
 
-/// Returns the accepted and the rejected samples of the sheet, of few scans and of as many organs as possible.
+/// Returns the accepted and the rejected samples of the sheet, from at most [`MAX_SCANS`] scans and as many organs as possible.
 fn chosen_samples(run: &RunFolder) -> Result<[Vec<SelectedSample>; 2]> {
     let mut chosen: [Vec<SelectedSample>; 2] = Default::default();
     let mut scans = BTreeSet::new();

@@ -9,8 +9,8 @@ use crate::record::{
 use crate::store::canonical;
 
 impl RunFolder {
-    /// Checks expectations on the tables after the last commit; returns the result of each measure, in the order of the expectations. One part
-    /// of a table is in memory at a time.
+    /// Checks expectations on the tables after the last commit; returns the result of each measure, in the order of the expectations. One
+    /// part of a table is in memory at a time.
     ///
     /// # Errors
     /// If a table cannot be read, or the settings of an expectation are invalid.

@@ -34,7 +34,7 @@ pub struct IngestEntry {
     pub graph: GraphDigest,
 }
 
-/// Returns the digest of the graph after a source; zeros if the graph has no such source.
+/// Returns the digest of the stages and sinks that the scans of a source pass; zeros if the graph has no such source.
 pub fn graph_after(graphs: &BTreeMap<String, SourceGraph>, source: &str) -> GraphDigest {
     graphs.get(source).map(|graph| graph.results).unwrap_or_default()
 }
@@ -58,7 +58,7 @@ pub struct IngestManifest {
     pub epoch: u64,
     /// The scans to process, sorted.
     pub entries: Vec<IngestEntry>,
-    /// The scans of earlier epochs whose stored candidates are decided on by changed quality tests, or listed by changed sinks, sorted.
+    /// The scans of earlier epochs whose stored candidates are tested by changed quality tests, or listed by changed sinks; sorted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub retested: Vec<IngestEntry>,
     /// The scans that are removed from the run, sorted.
@@ -72,7 +72,7 @@ pub struct IngestManifest {
 pub struct EpochChanges {
     /// The scans to process.
     pub entries: Vec<ScanEntry>,
-    /// The scans of earlier epochs whose stored candidates are decided on again.
+    /// The scans of earlier epochs whose stored candidates are tested again.
     pub retested: Vec<IngestEntry>,
     /// The scans that are removed from the run.
     pub removed: Vec<ScanId>,
@@ -96,7 +96,7 @@ pub(super) struct PrivateEntry {
 }
 
 impl IngestManifest {
-    /// Creates the manifest of these changes; `graphs` are the digests of the graph after each source.
+    /// Creates the manifest of these changes; `graphs` are the digests of the stages and sinks that the scans of each source pass.
     ///
     /// # Errors
     /// If a scan is named twice.

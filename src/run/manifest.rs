@@ -11,7 +11,7 @@ use crate::id::GraphDigest;
 /// The version of the run folder that this program writes and reads.
 pub const FORMAT_VERSION: u32 = 6;
 
-/// The digests of the graph after a source.
+/// The digests of the stages and sinks that the scans of a source pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SourceGraph {
@@ -21,7 +21,8 @@ pub struct SourceGraph {
     pub results: GraphDigest,
 }
 
-/// The manifest of a run, the content of `run.json` and, after each change of the graph, of `settings/SHA256.json`. Two runs with equal manifests and equal ingest manifests have equal files.
+/// The manifest of a run, the content of `run.json` and, after each change of the graph, of `settings/SHA256.json`. Two runs with equal
+/// manifests and equal ingest manifests have equal files.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunManifest {
@@ -44,14 +45,14 @@ pub struct RunManifest {
     pub patient_secret: Option<String>,
     /// Digests of the networks' weights, and versions of the rules, by stage.
     pub models: BTreeMap<String, String>,
-    /// The digests of the graph after each source.
+    /// For each source, the digests of the stages and sinks that its scans pass.
     pub graphs: BTreeMap<String, SourceGraph>,
 }
 
 impl RunManifest {
-    /// Checks that a run with this manifest may resume the run folder `folder`, which has the manifest `existing`: the graph and the version
-    /// of freetumor may change, but not the name of the pipeline, the secret of the patient keys, the kernels of the networks and the
-    /// format.
+    /// Checks that a run with this manifest may resume the run folder `folder`, which has the manifest `existing`: the graph and the
+    /// version of freetumor may change, but not the name of the pipeline, the secret of the patient keys, the kernels of the networks and
+    /// the format.
     ///
     /// # Errors
     /// Returns an error that names the differences.
@@ -137,7 +138,7 @@ impl RunManifest {
             }
         }
         if differences.is_empty() && self.graphs != existing.graphs {
-            differences.push("a stage has another version".to_owned());
+            differences.push("the version of a stage differs".to_owned());
         }
         if differences.is_empty() && self.pipeline_digest != existing.pipeline_digest {
             differences.push("the graph file differs".to_owned());

@@ -141,7 +141,8 @@ impl RunFolder {
         Ok(folder)
     }
 
-    /// Returns the kernel class of the run folder `path`; `None` if `path` is not a run folder, or the run has no networks or uses a device.
+    /// Returns the kernel class of the run folder `path`; `None` if `path` is not a run folder, or the run has no networks or uses a
+    /// device.
     pub fn kernel_class_of(path: &Path) -> Option<Class> {
         Self::open(path).ok()?.current_manifest().ok()?.kernel_class?.parse().ok()
     }
@@ -234,8 +235,8 @@ impl RunFolder {
         &self.store
     }
 
-    /// Returns the first epoch that was processed by this version of freetumor and is followed only by such epochs; the next epoch if the last
-    /// one was processed by another version.
+    /// Returns the first epoch that was processed by this version of freetumor and is followed only by such epochs; the next epoch if the
+    /// last one was processed by another version.
     ///
     /// # Errors
     /// If a commit or its manifest cannot be read.
@@ -344,8 +345,8 @@ impl RunFolder {
         }
     }
 
-    /// Returns the name of the last checkpoint up to a commit, or `None` if there is none. A missing checkpoint only costs time, except for that of the base: a writer
-    /// may have stopped before writing it.
+    /// Returns the name of the last checkpoint up to a commit, or `None` if there is none. A missing checkpoint only costs time, except for
+    /// that of the base: a writer may have stopped before writing it.
     pub(super) fn checkpoint_before(&self, last: u64) -> Result<Option<String>> {
         let first = self.base.as_ref().map(|base| base.epoch);
         let mut epochs = (last + 1) / CHECKPOINT_INTERVAL;

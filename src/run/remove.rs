@@ -1,7 +1,8 @@
 //! Removal of scans from committed epochs: one commit removes the rows and samples of the scans and keeps those of all other scans.
 //!
-//! The name of a file contains the number of the epoch that first committed the rows. The column `epoch` of the rows has the same number. To remove scans, each epoch of the scans is sealed again without the scans: the
-//! commit removes the files of the epoch and adds new files with the same number.
+//! The name of a file contains the number of the epoch that first committed the rows. The column `epoch` of the rows has the same number.
+//! To remove scans, each epoch of the scans is sealed again without the scans: the commit removes the files of the epoch and adds new files
+//! with the same number.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,7 +18,7 @@ use crate::record::{FaultRecord, FileEntry, SampleRecord, SampleRow, ScanRecord,
 /// Scans to remove, by the epoch of their rows.
 pub type ScansByEpoch = BTreeMap<u64, BTreeSet<ScanId>>;
 
-/// The changes of files that remove scans.
+/// The changes of files by which scans are removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Removal {
     /// Files to add.

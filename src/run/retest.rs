@@ -31,8 +31,8 @@ impl CommittedFiles {
         inputs.iter().map(|input| input.layout.committed_samples(&stage)).collect::<Result<_>>().map(Self)
     }
 
-    /// Returns whether the epoch has the files that a row needs: its patch if it is accepted or received by a sink, and image and label if a
-    /// sink needs them.
+    /// Returns whether the epoch has the files that a row needs: its patch if it is accepted or received by a sink, and image and label if
+    /// a sink needs them.
     pub fn has_files(&self, row: &SampleRow, inputs: &[LayoutInput<'_>]) -> bool {
         let (record, has_patch) = (&row.record, row.placement.patch_shard.is_some());
         if record.candidate_digest.is_none() {

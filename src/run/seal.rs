@@ -73,8 +73,8 @@ pub fn seal(
     Ok(sealed)
 }
 
-/// Seals a committed epoch again, with a part of its rows; `committed` are the files of the epoch. The names and bytes of the new files are those
-/// of an epoch that never had other rows, except that rejected candidates keep their committed patches.
+/// Seals a committed epoch again, with a part of its rows; `committed` are the files of the epoch. The new files have the names and
+/// bytes of an epoch that never had other rows, except that rejected candidates keep their committed patches.
 ///
 /// # Errors
 /// The errors of [`seal`], and if a committed file cannot be read.
@@ -111,7 +111,7 @@ pub(super) struct SealAgain {
     pub scans: Vec<ScanRecord>,
     pub samples: Vec<SampleRow>,
     pub faults: Vec<FaultRecord>,
-    /// The samples whose rows have new decisions, which the descriptions in patches and archives repeat.
+    /// The samples with new decisions: the copies of their rows in patches and archives are rewritten.
     pub retested: BTreeSet<SampleId>,
 }
 
@@ -181,7 +181,7 @@ fn seal_rows(
         if !stage.committed.is_empty()
             && let Some(committed) = input.layout.committed_samples(&stage)?
         {
-            // Rows that a changed graph will replace may be selected by a sink that they did not have.
+            // A sink of a changed graph may select rows of the earlier graph, whose samples it did not receive before.
             samples.retain(|sample| committed.contains(&sample.record.sample_id));
         }
         record_placements(&samples, input.layout.seal(&stage, &samples)?, &mut add);

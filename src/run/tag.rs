@@ -116,7 +116,7 @@ impl RunFolder {
         // Before the base, commits are purged, which the caller reports.
         if self.base().is_none_or(|base| tag.epoch > base.epoch) && self.commit(tag.epoch)?.1 != tag.commit {
             return Err(Error::new(format!(
-                "the tag {name} has another digest of commit {} than the run folder",
+                "the digest of commit {} in the tag {name} differs from that in the run folder",
                 tag.epoch
             ))
             .with_hint("the run folder was mixed with another one: restore it from a copy"));

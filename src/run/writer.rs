@@ -31,7 +31,7 @@ pub struct RunWriter {
     ingested: u64,
     /// SHA-256 of the run manifest of this writer.
     settings: String,
-    /// The digests of the graph after each source.
+    /// For each source, the digests of the stages and sinks that its scans pass.
     graphs: BTreeMap<String, SourceGraph>,
     /// The differences of the graph from that of the last epoch.
     graph_change: Vec<String>,
@@ -233,8 +233,8 @@ impl RunWriter {
         Ok(commit)
     }
 
-    /// Keeps the states of the last commit and of the `keep_epochs` commits before it, and removes all earlier states with the files that no
-    /// later state names. Returns the paths of the removed files.
+    /// Keeps the states of the last commit and of the `keep_epochs` commits before it, and removes all earlier states with the files that
+    /// no later state names. Returns the paths of the removed files.
     ///
     /// # Errors
     /// If files cannot be read, written or removed.

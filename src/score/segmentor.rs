@@ -21,13 +21,13 @@ use crate::synth::Candidate;
 pub struct SegmentorConfig {
     /// The segmentor.
     pub network: NetworkConfig,
-    /// The weights of the other folds of cross-fitted segmentors, as `freetumor train segmentor --folds K` writes them; `network.weights` is
-    /// the first fold. Each candidate is scored by one of them, selected by its id, and each real tumor of a calibration by the one that was
-    /// not trained on its patient.
+    /// The weights of the other folds of cross-fitted segmentors, as `freetumor train segmentor --folds K` writes them; `network.weights`
+    /// is the first fold. Each candidate is scored by one of them, selected by its id, and each real tumor of a calibration by the one that
+    /// was not trained on its patient.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub folds: Vec<PathBuf>,
-    /// The network's classes of each organ, as [organ, tumor]; by default the ids of the organs in the mask. Organs without synthetic tumors
-    /// may be included: a prediction of any tumor class counts as found. If the network has no class for an organ, use 0 for it.
+    /// The network's classes of each organ, as [organ, tumor]; by default the ids of the organs in the mask. Organs without synthetic
+    /// tumors may be included: a prediction of any tumor class counts as found. If the network has no class for an organ, use 0 for it.
     #[serde(default)]
     pub classes: BTreeMap<String, [usize; 2]>,
     /// Whether the generator was not trained against the segmentor. Its found fraction is then the score `held_out_found_fraction`.

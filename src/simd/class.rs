@@ -10,8 +10,8 @@ use crate::error::{Error, Result};
 
 /// An instruction set that code is compiled for.
 ///
-/// The outputs of networks with two classes differ in the last bits. The outputs depend on no other property of the processor: a processor that
-/// supports a wider class but uses a narrower class returns the same bits as a processor without the wider class.
+/// The outputs of networks with two classes differ in the last bits. The outputs depend on no other property of the processor: a processor
+/// that supports a wider class but uses a narrower class returns the same bits as a processor without the wider class.
 ///
 /// ```
 /// use freetumor::simd::Class;

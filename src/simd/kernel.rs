@@ -15,8 +15,8 @@ pub(crate) trait SimdKernel {
 /// inserts a function between a caller and an `FnOnce`, and compiles that function for the baseline.
 ///
 /// A captured number is read again in every iteration of a loop that writes, as the compiler must assume that the loop
-/// writes to the number. If only one arm of a branch reads such a number, the compiler cannot vectorize the branch for AVX2: bind the number
-/// to a local variable of the closure first.
+/// writes to the number. If only one arm of a branch reads such a number, the compiler cannot vectorize the branch for AVX2: bind the
+/// number to a local variable of the closure first.
 impl<R, F: FnMut() -> R> SimdKernel for F {
     type Output = R;
 

@@ -83,8 +83,8 @@ impl<'a> Projection<'a> {
     }
 }
 
-/// Returns the committed files to which a file of that name in a layout may be a link: a shard, or the images and labels of a sample. `all` are
-/// the sorted names of committed files.
+/// Returns the committed files to which a file of that name in a layout may be a link: a shard, or the images and labels of a sample. `all`
+/// are the sorted names of committed files.
 fn committed_files(name: &str, all: &[String]) -> Vec<String> {
     let sample = name.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default();
     let start = format!("{sample}-");

@@ -68,8 +68,8 @@ impl Pair {
     }
 }
 
-/// Returns the digits of a digest in the name of a file: a scan that was saved again in another format or place may have the same sample, but
-/// other bytes.
+/// Returns the digits of a digest in the name of a file: a scan that was saved again in another format or place may have the same sample,
+/// but other bytes.
 fn digits(digest: &FileDigest) -> &str {
     digest.sha256.get(..16).unwrap_or(&digest.sha256)
 }

@@ -162,7 +162,7 @@ fn encode(
 /// # Errors
 /// If the bytes are not a patch.
 pub fn with_rows(part: &[u8], rows: &[&SampleRecord]) -> Result<Vec<u8>> {
-    let invalid = |error: std::io::Error| Error::new(format!("cannot describe a patch again: {error}"));
+    let invalid = |error: std::io::Error| Error::new(format!("cannot rewrite the description of a patch: {error}"));
     let mut written = TarWriter::new(Vec::new());
     for_each_member(part, &mut |name, content| {
         let mut bytes = Vec::new();

@@ -1,7 +1,8 @@
 //! Shards of patches: tens of kilobytes per sample instead of whole volumes.
 //!
 //! A shard contains the patches of one epoch, one split, one bucket and one set of receiving sinks, sorted by key. The run folder stores
-//! patches for every pipeline; a sink of kind `patches` lists its shards with an index, as `RUN/layouts/NAME/{train,validation,test}/*.tar`.
+//! patches for every pipeline; a sink of kind `patches` lists its shards with an index, as
+//! `RUN/layouts/NAME/{train,validation,test}/*.tar`.
 
 use std::collections::{BTreeMap, HashSet};
 

@@ -21,11 +21,12 @@ impl Default for Penalty {
     }
 }
 
-/// Fits the logarithm of the odds of class `true` as a linear function of features. Rows are weighted by `importance`; both classes have the
-/// same total weight.
+/// Fits the logarithm of the odds of class `true` as a linear function of features. Rows are weighted by `importance`; both classes have
+/// the same total weight.
 ///
 /// # Shapes
-/// There are as many classes and numbers of importance as rows; all rows have the same length. Returns one weight for each feature, then the intercept.
+/// There are as many classes and numbers of importance as rows; all rows have the same length. Returns one weight for each feature, then
+/// the intercept.
 ///
 /// # Source
 /// The minimum of scikit-learn's `LogisticRegression(C=1 / penalty, class_weight="balanced")`.

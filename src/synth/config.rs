@@ -51,7 +51,7 @@ pub enum Differences {
     Reference,
 }
 
-/// The textures that modulate the difference.
+/// The noise textures by which the HU difference of a tumor is multiplied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Textures {
@@ -81,8 +81,9 @@ pub struct RulesConfig {
     /// Share of scans, 0 to 1, that are samples without a synthetic tumor too.
     #[serde(skip_serializing_if = "is_zero")]
     pub negatives: f64,
-    /// A file of `freetumor calibrate --steer`: sizes and contrasts of which few real tumors are known are sampled less often, and a quality
-    /// test with `calibrate` and the same file accepts more of the candidates. Sizes, contrasts and shapes are those of `sizes = "prior"`.
+    /// A file of `freetumor calibrate --steer`: sizes and contrasts of which few real tumors are known are sampled less often, and a
+    /// quality test with `calibrate` and the same file accepts more of the candidates. Sizes, contrasts and shapes are those of `sizes =
+    /// "prior"`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub steering: Option<PathBuf>,
     /// Any string that distinguishes this stage from another one with equal settings: another salt produces other tumors.
@@ -124,7 +125,7 @@ pub struct RulesConfig {
     pub calcified_fraction: Option<f64>,
     /// Share of tumors of at least 12 mm that contain fat, 0 to 1; if absent, the share of the organ's prior.
     pub fat_fraction: Option<f64>,
-    /// The textures that modulate the difference.
+    /// The noise textures by which the HU difference of a tumor is multiplied.
     pub texture: Textures,
     /// Minimum and maximum standard deviation of the Gaussian that softens the edge, in mm; if absent, those of the organ's prior.
     pub margin_mm: Option<[f64; 2]>,

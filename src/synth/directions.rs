@@ -8,8 +8,8 @@ const CELLS: usize = 20;
 const PADDED: usize = CELLS + 2;
 /// The angle over which values are averaged.
 const AVERAGED_DEGREES: f64 = 8.0;
-/// The angle over which the minimum is computed: wider than the averages and the interpolation together, so that no interpolated value is above
-/// the minimum that was set in its own direction.
+/// The angle over which the minimum is computed: wider than the averages and the interpolation together, so that no interpolated value is
+/// above the minimum that was set in its own direction.
 const LOWERED_DEGREES: f64 = 21.0;
 
 /// A smooth value for each direction, not above any limit that was set.

@@ -9,7 +9,8 @@ pub(super) const LANES: usize = 32;
 
 /// The positions before the displacement of the tissue that is at [`LANES`] voxels of a row after it.
 pub(super) struct SourcePositions {
-    /// The factor by which the offset from the centre is multiplied to get the offset before the displacement; 1 if the tissue has not moved.
+    /// The factor by which the offset from the centre is multiplied to get the offset before the displacement; 1 if the tissue has not
+    /// moved.
     pub factors: [f32; LANES],
     /// The positions before the displacement along [x, y, z], in voxels.
     pub positions: [[f32; LANES]; 3],

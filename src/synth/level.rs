@@ -70,8 +70,8 @@ impl Levels {
         Some(Surface { level, near, surface })
     }
 
-    /// Returns the ellipsoid's level minus the noises in voxels below `limit`, a value at or above `limit` elsewhere, and spans that contain
-    /// all voxels below. `row_maxima` are the maxima of the rows of the lobes' planes.
+    /// Returns the ellipsoid's level minus the noises in voxels below `limit`, a value at or above `limit` elsewhere, and spans that
+    /// contain all voxels below. `row_maxima` are the maxima of the rows of the lobes' planes.
     #[inline(always)]
     fn below(&self, limit: f32, row_maxima: &[f32]) -> (Array3<f32>, RowSpans) {
         let Ellipsoid { centre, spacing_mm, radii, rotation } = &self.ellipsoid;

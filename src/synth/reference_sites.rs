@@ -12,8 +12,8 @@ pub(crate) struct ReferenceSites {
 }
 
 impl ReferenceSites {
-    /// Creates the sites in the bounding box `region` of the healthy organ: erodes the organ in the axial plane and keeps the middle 30–70% of
-    /// its height.
+    /// Creates the sites in the bounding box `region` of the healthy organ: erodes the organ in the axial plane and keeps the middle 30–70%
+    /// of its height.
     pub fn new(masked: &MaskedScan, organ: &Organ, region: Region) -> Self {
         let grid = &masked.scan.volume.grid;
         let labels = &masked.mask.labels;

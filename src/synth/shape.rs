@@ -92,7 +92,7 @@ impl ShapeParameters {
         1.1 + 4.0 * (self.lobes + 2.0 * self.edge_mm / self.diameter_mm)
     }
 
-    /// Samples the terms of the levels of the shape around `centre`.
+    /// Samples the random rotation, lobes and ragged edge of the shape around `centre`, from which the level of each voxel is computed.
     pub(super) fn levels(&self, random: &mut RandomStream, centre: [f64; 3], spacing_mm: [f64; 3]) -> Levels {
         let radii = self.radii_mm();
         let rotation = rotation(random);

@@ -16,8 +16,8 @@ pub struct Fold {
 }
 
 impl Fold {
-    /// Returns the patients of this fold: each patient is in one fold, and folds differ by at most one patient in size. Keys of patients are
-    /// hashes, so that their order is random.
+    /// Returns the patients of this fold: each patient is in one fold, and folds differ by at most one patient in size. Keys of patients
+    /// are hashes, so that their order is random.
     ///
     /// ```
     /// use freetumor::id::PatientKey;

@@ -8,8 +8,8 @@
 //!
 //! This module owns a training run from its checked file to its weights. [`check()`] reports every problem of the file and returns a
 //! [`TrainingTask`]; [`TrainingScans`] chooses the scans, and [`LeakageGuard`] refuses patients and scans that are in both training
-//! and validation. A sampler makes the batch of a step on other threads ([`data`]), a learner takes one step with that batch, and [`run`] is
-//! the loop of all stages: schedule, tables, pictures, checkpoints. A training run that is resumed from a [`checkpoint`] has the same
+//! and validation. A sampler makes the batch of a step on other threads ([`data`]), a learner takes one step with that batch, and [`run`]
+//! is the loop of all stages: schedule, tables, pictures, checkpoints. A training run that is resumed from a [`checkpoint`] has the same
 //! bits as an uninterrupted one.
 //!
 //! In the labels of a crop of one organ, 1 is the organ, 2 is a real tumor and 3 is a synthetic tumor: see [`REAL`] and [`SYNTHETIC`].

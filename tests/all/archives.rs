@@ -353,7 +353,7 @@ fn dicom_series_are_read_as_in_a_folder() {
 fn series_without_a_refused_or_lost_slice_fails() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, bytes: Vec<u8>| std::fs::write(folder.path().join(name), bytes).unwrap();
-    // The last slice is a link, which would leave four slices that look whole.
+    // The last slice is a link, which would leave four slices that look complete.
     let mut four = tar_of(&slices("d/")[..4]);
     four.truncate(four.len() - 1024);
     let mut builder = tar::Builder::new(four);

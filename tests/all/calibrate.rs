@@ -11,7 +11,7 @@ use freetumor::record::SampleRow;
 use freetumor::record::parquet::decode_part;
 use freetumor::run::RunFolder;
 
-/// Phantoms with dark real tumors of some 20 mm in the liver.
+/// Phantoms with dark real tumors of about 20 mm in the liver.
 const LABELED: &str = r#"
 [pipeline]
 name = "labeled"

@@ -62,7 +62,7 @@ impl Place {
         self.folder.path().join(name)
     }
 
-    /// Writes a scan of a case and a label file, which is whole.
+    /// Writes a scan of a case and a complete label file.
     fn add(&self, case: &str, name: &str, content: &[u8]) {
         add_scan(self.folder.path(), case, 0, true);
         fs::remove_file(self.path(&format!("ct/{case}/ct.nii"))).unwrap();

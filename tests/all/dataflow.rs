@@ -126,9 +126,9 @@ fn second_run_processes_only_new_scans() {
 fn run_fails_on_folder_of_other_pipeline() {
     let folder = tempfile::tempdir().unwrap();
     run_text(PHANTOMS, folder.path(), RunOptions { limit: Some(1), ..RunOptions::default() }).unwrap();
-    let changed = PHANTOMS.replace("seed = 7", "seed = 8");
+    let changed = PHANTOMS.replace("name = \"test\"", "name = \"other\"");
     let error = run_text(&changed, folder.path(), RunOptions::default()).unwrap_err();
-    assert!(error.to_string().contains("the seed is 7 in the folder and 8 in this run"), "{error}");
+    assert!(error.to_string().contains("`name` of the pipeline is \"test\" in the folder and \"other\""), "{error}");
     assert!(error.hint().unwrap().contains("--out"));
 }
 

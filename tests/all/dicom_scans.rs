@@ -98,8 +98,8 @@ fn acquisitions_never_mix_at_any_shift() {
             let slices: Vec<_> = slices.map(|(index, slice)| slice.text(tag, vr, values[index / 6])).collect();
             assert_eq!(scans_of(&slices), expected, "{tag} {values:?} at {shift_mm} mm");
         }
-        // Numbers that run through one acquisition after the other, upwards or downwards. Half a step apart, they may also be one scan that is
-        // numbered in two passes; with one position in common, one scan with a slice that was sent twice.
+        // Numbers that run through one acquisition after the other, upwards or downwards. Half a step apart, they may also be one scan that
+        // is numbered in two passes; with one position in common, one scan with a slice that was sent twice.
         for sign in [1, -1] {
             let slices = two_acquisitions(shift_mm).into_iter().enumerate();
             let slices: Vec<_> = slices

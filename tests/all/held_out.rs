@@ -1,4 +1,5 @@
-//! Tests of held-out scans: one content under any name and in any format has one digest, and `never_train` keeps it out of runs and trainings.
+//! Tests of held-out scans: one content under any name and in any format has one digest, and `never_train` keeps it out of runs and
+//! trainings.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

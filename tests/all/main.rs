@@ -32,6 +32,7 @@ mod guide;
 mod held_out;
 mod identities;
 mod infer;
+mod init;
 mod jpeg_encoder;
 mod jpeg_lossless;
 mod kernel_class;

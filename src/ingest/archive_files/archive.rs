@@ -16,11 +16,11 @@ use super::{tar_listing, zip_listing};
 use crate::error::{Fault, FaultKind};
 use crate::ingest::format::Format;
 
-/// Bytes from the start of an archive that show its format.
+/// Bytes at the start of a file that are sufficient to recognize the format of an archive.
 const START_BYTES: u64 = 512;
 /// Bytes that are copied at once.
 const BLOCK_BYTES: usize = 256 << 10;
-/// Maximum number of positions of compressed tars that are kept, to read later members from there.
+/// Maximum number of open streams of a compressed tar that are kept for later members.
 const MAX_PARKED: usize = 2;
 
 /// The format of an archive.
@@ -30,7 +30,7 @@ enum ArchiveFormat {
     Zip,
 }
 
-/// Receives a member, by its name, with its content.
+/// A function that receives each member with a reader of its content.
 type Visitor<'a, T> = dyn FnMut(T, &Member, &mut dyn Read) -> Result<(), Fault> + 'a;
 
 /// An archive whose members are read.
@@ -38,12 +38,13 @@ pub(super) struct Archive {
     path: PathBuf,
     format: ArchiveFormat,
     limits: ListingLimits,
-    /// Positions in a compressed tar: a member after one of them is read from there.
+    /// Open streams of a compressed tar at different positions: a later member is read by the nearest stream before the member.
     parked: Mutex<Vec<Stream>>,
 }
 
 impl Archive {
-    /// Opens an archive and lists its members. A file that cannot be read, or is no archive, is damage of the contents.
+    /// Opens an archive and lists its members. If the file cannot be read or is not an archive, the fault is recorded as damage of the
+    /// contents.
     pub fn open(path: &Path, limits: ListingLimits) -> (Self, Contents) {
         let format = format_of(path);
         let contents = match format {
@@ -109,7 +110,7 @@ impl Archive {
     }
 }
 
-/// The content of a member of a tar, which fails at the end if it is not that of the listing.
+/// A reader of the content of a tar member. Reading fails at the end if the content has changed since the archive was listed.
 struct TarContent<R> {
     content: R,
     hasher: Option<Sha256>,
@@ -132,13 +133,13 @@ impl<R: Read> Read for TarContent<R> {
     }
 }
 
-/// The error of content that is not that of the listing.
+/// The error if the content of a member has changed since the archive was listed.
 #[derive(Debug)]
 struct ChangedError;
 
 impl std::fmt::Display for ChangedError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("other content")
+        f.write_str("the content changed since the archive was listed")
     }
 }
 
@@ -159,7 +160,7 @@ fn member_fault(error: &io::Error) -> Fault {
     Fault::read(FaultKind::Corrupt, format!("damaged member of an archive: {error}; copy the archive again"))
 }
 
-/// Copies the content of a member to a file; `limit` bytes at most, if it is only the start that is needed.
+/// Copies the content of a member to a file; with `limit`, only the first bytes, at most this number.
 ///
 /// # Errors
 /// The fault of reading the member, and `io` if the file cannot be written.
@@ -205,7 +206,7 @@ fn format_of(path: &Path) -> Result<ArchiveFormat, Fault> {
         [] => Err(Fault::read(FaultKind::Truncated, format!("{expected}, got an empty file"))),
         [0x1f, 0x8b, ..] => Ok(ArchiveFormat::Tar(Compression::Gzip)),
         [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Ok(ArchiveFormat::Tar(Compression::Zstd)),
-        // A zip archive may start with another program or a mark of parts.
+        // A zip archive may start with an executable (self-extracting) or a marker of split archives.
         [b'P', b'K', 1..=8, 2..=8, ..] => Ok(ArchiveFormat::Zip),
         _ if is_zip_name => Ok(ArchiveFormat::Zip),
         _ if start.get(257..262) == Some(b"ustar") => Ok(ArchiveFormat::Tar(Compression::None)),
@@ -215,7 +216,7 @@ fn format_of(path: &Path) -> Result<ArchiveFormat, Fault> {
                 let message = format!("{expected}, got a scan: use a source of kind \"folder\" for files");
                 Err(Fault::read(FaultKind::Unsupported, message))
             }
-            // Tars of old programs have no mark: the checksum of the first header decides.
+            // Tars before POSIX have no magic bytes: the checksum of the first header decides.
             _ if bytes % START_BYTES == 0 || is_tar_name(path) => Ok(ArchiveFormat::Tar(Compression::None)),
             _ => Err(Fault::read(FaultKind::Corrupt, format!("{expected}, got other bytes"))),
         },
@@ -296,7 +297,7 @@ mod tests {
             zip_bytes(true),
             [b"#!/bin/program\n".to_vec(), zip_bytes(false)].concat(),
         ] {
-            // A zip archive after another program is recognized by its ending.
+            // A self-extracting zip archive is recognized by the extension of its name.
             let path = file.path().with_extension("zip");
             let path = if bytes.starts_with(b"#!") { &path } else { file.path() };
             std::fs::write(path, &bytes).unwrap();
@@ -338,7 +339,7 @@ mod tests {
         let (count, fault) = contents_at(bytes.len() - 30);
         assert_eq!((count, fault.kind), (3, FaultKind::Corrupt), "{fault}");
         let (count, fault) = contents_at(bytes.len() / 2);
-        assert!(count < 3 && fault.message.contains("whole members were found in the first"), "{count} {fault}");
+        assert!(count < 3 && fault.message.contains("complete members were found in the first"), "{count} {fault}");
     }
 
     #[test]

@@ -36,8 +36,8 @@ pub struct ArchiveConfig {
     /// Rule for the patient of a scan, applied to its path in the archive; by default the first component of this path.
     #[serde(default)]
     pub patient: PatientConfig,
-    /// Whether each archive is one patient, named by the path of the archive. A DICOM scan in the top folder has its archive as patient unless
-    /// `patient` is set.
+    /// Whether each archive is one patient, named by the path of the archive. A DICOM scan in the top folder has its archive as patient
+    /// unless `patient` is set.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub archive_is_patient: bool,
     /// Maximum bytes of the files of one scan, and of its label files, in the scratch folder, in MiB. A larger scan is a fault.
@@ -46,7 +46,7 @@ pub struct ArchiveConfig {
     /// The folder for scratch folders; the folder of the system for temporary files if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scratch: Option<PathBuf>,
-    /// Maximum number of members of one archive. Members beyond it are not read, and the archive is a fault.
+    /// Maximum number of members of one archive. Members beyond this number are not read, and the archive is a fault.
     #[serde(default = "default_max_members")]
     pub max_members: usize,
     /// Maximum number of decompressed bytes for each compressed byte, of a member of a zip archive or of a whole tar, beyond the first GiB.

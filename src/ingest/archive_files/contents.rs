@@ -30,7 +30,7 @@ pub(super) struct Member {
 }
 
 impl Member {
-    /// Returns the state for versions of scans.
+    /// Returns the state of the member, from which the version of a scan is computed.
     pub fn state(&self) -> FileState {
         FileState::Member { bytes: self.bytes, content: self.content }
     }
@@ -46,7 +46,7 @@ pub(super) enum Location {
 }
 
 impl Location {
-    /// Returns the offset, by which members are read in order.
+    /// Returns the offset, which is the order in which members are read.
     pub fn offset(&self) -> u64 {
         match *self {
             Self::Tar { offset } | Self::Zip { header: offset, .. } => offset,
@@ -58,20 +58,20 @@ impl Location {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Contents {
     members: BTreeMap<PathBuf, Member>,
-    /// The faults of members that are refused, by the text of their name.
+    /// The refused members with their faults, by the name of the member, with invalid bytes escaped.
     pub refused: BTreeMap<String, Refusal>,
     /// The fault of the archive itself, if it is damaged.
     pub damage: Option<Fault>,
-    /// The folder of the member that was read last before the damage: its next members may be lost.
+    /// The folder of the last member before the damage: later members of the folder may be lost.
     pub last_folder: Option<PathBuf>,
-    /// Number of members, with those that are refused.
+    /// Number of members, including refused ones.
     count: usize,
 }
 
 /// A member that is refused.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Refusal {
-    /// The path, if the name is one below the archive.
+    /// The path, if the name is a valid path below the archive.
     pub path: Option<PathBuf>,
     /// The fault of reading the member.
     pub fault: Fault,
@@ -140,8 +140,8 @@ impl Contents {
         Ok(())
     }
 
-    /// Adds a member, or a refusal if its name is no path below the archive. A later member replaces an earlier one with the same name, as
-    /// programs that unpack archives do.
+    /// Adds a member, or a refusal if its name is not a path below the archive. A later member replaces an earlier one with the same name,
+    /// as programs that unpack archives do.
     pub fn add(&mut self, name: &[u8], member: Member) {
         match path_of_name(name) {
             Ok(path) if path.as_os_str().is_empty() => self.refuse_name(name, "a file without a name"),

@@ -32,7 +32,7 @@ pub(super) struct ListingRules {
     pub scratch_bytes: u64,
 }
 
-/// An archive as it is listed.
+/// The key and the file state of an archive.
 #[derive(Clone, Copy)]
 pub(super) struct ArchiveName<'a> {
     /// The path of the archive below the folder of archives.
@@ -50,7 +50,7 @@ pub(super) struct ListedScan {
     pub place: ScanPlace,
 }
 
-/// The members of a scan.
+/// The members from which a scan is read.
 pub(super) enum ScanPlace {
     /// The volume file at this path.
     File(PathBuf),
@@ -83,7 +83,7 @@ pub(super) fn key_in_archive<'a>(archive: &str, key: &'a str) -> &'a str {
 }
 
 impl ListingRules {
-    /// Returns the scans of an archive that cannot be listed now: the archive itself, with a fault.
+    /// Returns the listing of an archive that cannot be read: one entry for the archive itself, with the fault.
     pub fn unlisted(&self, secret: &PatientSecret, name: ArchiveName<'_>, fault: Fault) -> ArchiveScans {
         let mut found = ArchiveScans::default();
         self.add_fault(&mut found, secret, name, "", fault);

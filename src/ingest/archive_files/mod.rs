@@ -5,15 +5,15 @@
 //!
 //! # Hostile archives
 //! The number of members and the expansion of compressed data are limited. Absolute names, names with `..`, links and special files are
-//! refused: such a member is a scan with a fault, and is never written to disk. A member of a DICOM folder that is refused fails the scans of
-//! the folder, which would otherwise look whole.
+//! refused: such a member is a scan with a fault, and is never written to disk. A member of a DICOM folder that is refused fails the scans
+//! of the folder, which would otherwise look complete.
 //!
 //! # Damaged archives
 //! The members before the damage are read. The archive itself is listed as a scan whose fault describes the damage.
 //!
 //! # Versions
-//! The version of a scan depends on the content of its members only: a new copy of an archive, or a new scan in it, leaves the others as they
-//! are. Names are not part of a version, see the module `version`.
+//! The version of a scan depends on the content of its members only: a new copy of an archive, or a new scan in it, leaves the others as
+//! they are. Names are not part of a version, see the module `version`.
 
 mod archive;
 mod cache;

@@ -9,8 +9,8 @@ const MAX_NAME_BYTES: usize = 3000;
 /// Maximum bytes of one component of a name on most file systems.
 const MAX_COMPONENT_BYTES: usize = 255;
 
-/// Returns the path that a name of any bytes states, which is empty for the top folder of the archive, or the reason why the name is
-/// refused.
+/// Parses the name of a member, which may be any bytes, as a relative path; the path of the top folder of the archive is empty. The error
+/// is the reason why the name is refused.
 pub(super) fn path_of_name(name: &[u8]) -> Result<PathBuf, &'static str> {
     if name.is_empty() {
         return Err("an empty name");

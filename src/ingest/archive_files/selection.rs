@@ -18,7 +18,7 @@ pub(super) struct Selection {
     pub includes_top: bool,
 }
 
-/// The part of a member in the scans of an archive.
+/// The role of a selected member: a scan in one file, or a file of a DICOM folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Selected {
     /// The member is a scan.
@@ -28,7 +28,7 @@ pub(super) enum Selected {
 }
 
 impl Selection {
-    /// Returns the part of a member in the scans, or `None` if the member is not selected. As in a folder on disk, a folder that is
+    /// Returns the role of a member, or `None` if the member is not selected. As in a folder on disk, a folder that is
     /// included is not searched further, and a folder that is excluded is skipped with its content.
     pub fn of(&self, path: &Path) -> Option<Selected> {
         if self.is_excluded(path) {

@@ -30,8 +30,9 @@ const MAX_RECENT: usize = 4;
 
 /// The source kind `archive`: the scans in tar and zip archives.
 ///
-/// Keys are the path of the archive below its folder, `/` and the path of the scan in the archive; for a DICOM folder, `#` and the id of the
-/// series. Members that are refused and damaged archives are also listed; reading them is a fault. The other scans of such an archive are read.
+/// Keys are the path of the archive below its folder, `/` and the path of the scan in the archive; for a DICOM folder, `#` and the id of
+/// the series. Members that are refused and damaged archives are also listed; reading them is a fault. The other scans of such an archive
+/// are read.
 ///
 /// # Cost
 /// Listing reads all of an archive once for each length and modification time of its file: to compute the digests of members of a tar, and

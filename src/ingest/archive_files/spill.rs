@@ -13,7 +13,7 @@ use crate::error::{Fault, FaultKind};
 /// The folder of the members in the scratch folder: patterns of label files cannot leave the scratch folder.
 const FOLDER: &str = "archive";
 
-/// A scratch folder, which is removed with its last user.
+/// A scratch folder, which is removed when its last owner is dropped.
 pub(super) struct Spill {
     folder: TempDir,
     limit_bytes: u64,
@@ -81,7 +81,7 @@ impl Spill {
         })
     }
 
-    /// Creates empty files in place of members that cannot be read: a DICOM folder without them would look whole.
+    /// Creates empty files in place of members that cannot be read: a DICOM folder without them would look complete.
     ///
     /// # Errors
     /// `io` if a file cannot be written.

@@ -1,4 +1,5 @@
-//! The headers of a tar archive: ustar, GNU and PAX, with long names. Text in a header is limited, unlike in a reader that trusts sizes.
+//! The headers of a tar archive: ustar, GNU and PAX, with long names. The length of text in a header is limited, because its size may be
+//! forged.
 
 use std::io::{self, Read};
 
@@ -25,11 +26,11 @@ pub(super) struct TarMember {
 pub(super) enum TarKind {
     File,
     Folder,
-    /// A kind that is refused: its name with an article.
+    /// A kind that is refused, with its name and article for messages, such as `a hard link`.
     Other(&'static str),
 }
 
-/// The names and sizes of headers before the header of a member.
+/// The name and size of the next member from GNU and PAX headers, which precede the header of the member.
 #[derive(Default)]
 struct Extension {
     name: Option<Vec<u8>>,

@@ -22,7 +22,7 @@ pub(super) fn list(path: &Path, compression: Compression, limits: &ListingLimits
     let Err(fault) = listed else { return contents };
     // A checksum of compressed data is at their end: the damage may be in any member.
     if fault.kind == FaultKind::Corrupt && fault.message.contains("checksum") {
-        let message = "expected an archive whose checksum is that of its data, got another one: any member may be damaged; copy the archive again";
+        let message = "expected an archive whose checksum matches its data, got another checksum: any member may be damaged; copy the archive again";
         let fault = Fault::read(FaultKind::Corrupt, message);
         contents.refuse_all(&fault);
         return contents.with_damage(Some(fault));

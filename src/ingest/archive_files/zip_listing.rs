@@ -53,11 +53,11 @@ fn list_members(
         contents.start_member(name, limits)?;
         let end = entry.header_start().saturating_add(LOCAL_HEADER_BYTES).saturating_add(entry.compressed_size());
         let refusal = if end > file_bytes || entry.header_start() >= archive.central_directory_start() {
-            Some(Fault::read(FaultKind::Truncated, "expected a member within the zip archive, got one beyond its end"))
+            Some(Fault::read(FaultKind::Truncated, "expected a member within the archive, got a member beyond its end"))
         } else if overlapping.binary_search(&entry.header_start()).is_ok() {
             Some(Fault::read(
                 FaultKind::Corrupt,
-                "expected members apart from each other, got two at the same bytes of the archive",
+                "expected members that do not overlap, got two members with common bytes",
             ))
         } else {
             refusal(&entry, limits)
@@ -78,7 +78,7 @@ fn list_members(
             ),
         }
     }
-    // The table of contents does not matter for order: the last member is known.
+    // The table of contents lists every member, so no later member of a folder can be lost.
     contents.last_folder = None;
     if archive.has_duplicate_names() {
         return Err(damaged("a name occurs twice in the table of contents, so that one of two members is not read"));
@@ -110,7 +110,7 @@ fn refusal(entry: &ZipFileEntry<'_>, limits: &ListingLimits) -> Option<Fault> {
         return unsupported(format!("expected a stored or deflated member, got one in {}", entry.compression()));
     }
     if entry.compression() == CompressionMethod::Stored && entry.size() != entry.compressed_size() {
-        let message = "expected a stored member of its own length, got two lengths";
+        let message = "expected equal compressed and uncompressed lengths of a stored member, got different lengths";
         return Some(Fault::read(FaultKind::Corrupt, message));
     }
     let (bytes, packed) = (entry.size(), entry.compressed_size());

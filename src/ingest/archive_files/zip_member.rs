@@ -135,7 +135,7 @@ impl<R: Read> Read for MemberReader<R> {
             return invalid(format!("expected {} bytes, got {got}", self.expected_bytes));
         }
         if count == 0 && self.crc.sum() != self.expected_crc {
-            return invalid("expected the checksum of the archive, got another one".to_owned());
+            return invalid("expected content that matches the checksum in the archive, got other content".to_owned());
         }
         Ok(count)
     }

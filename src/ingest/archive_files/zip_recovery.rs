@@ -18,7 +18,7 @@ const STORED: u16 = 0;
 const DEFLATED: u16 = 8;
 const DESCRIPTOR_MAGIC: &[u8] = b"PK\x07\x08";
 
-/// Lists the whole members at the start of an archive whose table of contents cannot be read for this reason.
+/// Lists the complete members at the start of an archive; `reason` is why its table of contents cannot be read.
 pub(super) fn list(path: &Path, file_bytes: u64, reason: &str, limits: &ListingLimits) -> Contents {
     let mut contents = Contents::default();
     let end = search(path, file_bytes, &mut contents, limits);
@@ -27,7 +27,7 @@ pub(super) fn list(path: &Path, file_bytes: u64, reason: &str, limits: &ListingL
         Ok(at) => {
             let found = contents.members().count();
             let message = format!(
-                "damaged zip archive of {file_bytes} bytes: {reason}; {found} whole members were found in the first {at} bytes; copy the archive again"
+                "damaged zip archive of {file_bytes} bytes: {reason}; {found} complete members were found in the first {at} bytes; copy the archive again"
             );
             Fault::read(FaultKind::Corrupt, message)
         }
@@ -35,7 +35,7 @@ pub(super) fn list(path: &Path, file_bytes: u64, reason: &str, limits: &ListingL
     contents.with_damage(Some(damage))
 }
 
-/// Adds the members up to the first that is not whole, and returns its offset.
+/// Adds the members up to the first incomplete one, and returns the offset of the latter.
 fn search(path: &Path, file_bytes: u64, contents: &mut Contents, limits: &ListingLimits) -> Result<u64, Fault> {
     let io_fault =
         |error: io::Error| Fault::read(FaultKind::Io, format!("the system cannot read the archive: {}", error.kind()));
@@ -63,7 +63,7 @@ fn search(path: &Path, file_bytes: u64, contents: &mut Contents, limits: &Listin
     Ok(at)
 }
 
-/// Returns a member and the offset of the next one; `None` if the member is not whole.
+/// Returns a member and the offset of the next one; `None` if the member is incomplete.
 fn whole_member(
     file: &mut BufReader<File>,
     header: &LocalHeader,

@@ -1,9 +1,9 @@
 //! Separation of parallel slices of one patient and matrix into acquisitions and reconstructions.
 //!
-//! A separation is proposed by the elements of [`ELEMENTS`] and by the instance numbers, and accepted only if it turns slices that contradict
-//! each other (two different images at one position, uneven gaps) into even stacks. Slices that are an even stack stay one scan, unless a
-//! setting of the scan, or an element that alternates from slice to slice, shows two. An assignment with two solutions is a fault; so are
-//! slices that are numbered in two passes, unless their elements and pixels show one acquisition.
+//! A separation is proposed by the elements of [`ELEMENTS`] and by the instance numbers, and accepted only if it turns slices that
+//! contradict each other (two different images at one position, uneven gaps) into even stacks. Slices that are an even stack stay one scan,
+//! unless a setting of the scan, or an element that alternates from slice to slice, shows two. An assignment with two solutions is a fault;
+//! so are slices that are numbered in two passes, unless their elements and pixels show one acquisition.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -204,7 +204,7 @@ impl<'a> Group<'a> {
         Ok((!any_meet && !self.has_pieces(&parts)).then_some(parts))
     }
 
-    /// Separates slices by an element although slices of a part are missing: reading that part is a fault, and the others are whole.
+    /// Separates slices by an element although slices of a part are missing: reading that part is a fault, and the others are complete.
     fn with_gaps(&mut self, slices: &[usize]) -> Result<Option<Vec<Part>>, Fault> {
         let step = self.median_step(slices);
         for (key, element) in ELEMENTS.iter().enumerate() {
@@ -319,8 +319,8 @@ impl<'a> Group<'a> {
         ranges.windows(2).any(|pair| pair[1][0] - pair[0][1] <= SAME_POSITION_MM)
     }
 
-    /// Returns whether two parts do not overlap, without a setting that separates them: they may be pieces of one scan, between which slices
-    /// are missing or not.
+    /// Returns whether two parts do not overlap, without a setting that separates them: they may be pieces of one scan, between which
+    /// slices are missing or not.
     fn has_pieces(&self, parts: &[Part]) -> bool {
         let keys = |part: &Part| &self.slices[part.slices[0]].keys;
         parts.iter().any(|a| {

@@ -8,7 +8,7 @@ use super::stack::{pose, poses};
 use crate::error::{Fault, FaultKind};
 
 /// Marks scans that other slices of the same patient and frame of reference continue exactly by one step, and that no setting separates
-/// from these slices: the scan looks whole without them.
+/// from these slices: the scan looks complete without them.
 ///
 /// Returns the ids of the scans of one patient of which one continues the other, although their identifiers or settings differ.
 pub(super) fn mark_continued(series: &mut [Series]) -> Vec<[String; 2]> {

@@ -1,7 +1,7 @@
 //! The elements of a whole DICOM file in memory, with nested sequences.
 //!
-//! A [`Dataset`] contains slices of the bytes of its file, and a sequence is parsed when it is requested: memory is in proportion to the bytes
-//! of the file, whose length is limited before it is read.
+//! A [`Dataset`] contains slices of the bytes of its file, and a sequence is parsed when it is requested: memory is in proportion to the
+//! bytes of the file, whose length is limited before it is read.
 
 use std::borrow::Cow;
 use std::io::Read;
@@ -35,8 +35,8 @@ impl DatasetFile {
     /// Reads the file at `path`, which has at most `max_bytes` bytes.
     ///
     /// # Errors
-    /// Returns `too_large` for a larger file or content, `corrupt` or `truncated` if it is not a DICOM file, `unsupported` for an unknown transfer
-    /// syntax, and the faults of opening a file.
+    /// Returns `too_large` for a larger file or content, `corrupt` or `truncated` if it is not a DICOM file, `unsupported` for an unknown
+    /// transfer syntax, and the faults of opening a file.
     pub fn read(path: &Path, max_bytes: u64) -> Result<Self, Fault> {
         let (file, length) = open_regular(path)?;
         let too_large = || {

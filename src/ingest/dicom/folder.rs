@@ -56,8 +56,8 @@ impl DicomFolder {
         self.series.into_iter().filter(|series| !has_scan || Self::is_scan(series)).collect()
     }
 
-    /// Returns the number of files that are not read, by kind: files that are not slices, and slices that belong to no scan (localizers, other
-    /// modalities, slices in no stack).
+    /// Returns the number of files that are not read, by kind: files that are not slices, and slices that belong to no scan (localizers,
+    /// other modalities, slices in no stack).
     pub fn unread_files(&self) -> BTreeMap<&'static str, usize> {
         let mut counts = self.other_files.clone();
         if self.series.iter().any(Self::is_scan) {
@@ -212,8 +212,8 @@ impl Listing<'_> {
         series.collect()
     }
 
-    /// Returns the series of slices of which each has a series identifier of its own, as programs write that replace identifiers one by one.
-    /// They are a scan if they form an even stack; other slices are localizers, or a fault if the folder has no other scan.
+    /// Returns the series of slices of which each has a series identifier of its own, as programs write that replace identifiers one by
+    /// one. They are a scan if they form an even stack; other slices are localizers, or a fault if the folder has no other scan.
     fn series_of_single(&mut self, slices: Vec<Slice>, has_scan: bool) -> Vec<Series> {
         let identifier: [u8; 32] = Sha256::digest("slices with a series identifier of their own").into();
         let count = slices.len();

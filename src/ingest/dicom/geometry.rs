@@ -174,8 +174,8 @@ impl EvenStack {
         })
     }
 
-    /// Returns whether the plane of a slice is parallel to the stack and one step before its first or after its last slice. The slice may be
-    /// flipped or have another shape.
+    /// Returns whether the plane of a slice is parallel to the stack and one step before its first or after its last slice. The slice may
+    /// be flipped or have another shape.
     pub fn is_adjacent_plane(&self, pose: &SlicePose) -> bool {
         let [low, high] = self.range_mm();
         let step = self.step_mm();
@@ -212,8 +212,8 @@ pub(super) fn have_same_spacing(a: &SlicePose, b: &SlicePose) -> bool {
     [0, 1].iter().all(|&axis| (b.spacing_mm[axis] / a.spacing_mm[axis] - 1.0).abs() <= SPACING_TOLERANCE)
 }
 
-/// Returns the fault of the slice that deviates most from the even grid of the others. The grid is that of the medians, which one slice does
-/// not move.
+/// Returns the fault of the slice that deviates most from the even grid of the others. The grid is that of the medians, which one slice
+/// does not move.
 fn deviating_slice(ordered: &[&SlicePose]) -> Fault {
     let first = ordered[0];
     let mut largest = (0.0, 0.0, 0, "its normal");

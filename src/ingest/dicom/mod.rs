@@ -20,13 +20,13 @@
 //!
 //! # Tolerances
 //! A slice may deviate by a tenth of a voxel from its position on the even grid; cosines may differ by 1e-4 and pixel spacings by
-//! a relative 1e-4; the stacking direction may deviate by half a degree from the normal, and the affine of the volume is perpendicular. A gap of
-//! a whole number of steps is a missing slice, any other gap is uneven spacing, a larger angle is a tilted gantry.
+//! a relative 1e-4; the stacking direction may deviate by half a degree from the normal, and the affine of the volume is perpendicular. A
+//! gap of a whole number of steps is a missing slice, any other gap is uneven spacing, a larger angle is a tilted gantry.
 //!
 //! # Patients
 //! Names of patients are not parsed. Slices with another PatientID, study or frame of reference are another scan; these identifiers are
-//! compared in memory as hashes, and identifiers of series and slices leave this module only as hashes. The exception is [`patient_id`], for
-//! keyed hashing.
+//! compared in memory as hashes, and identifiers of series and slices leave this module only as hashes. The exception is [`patient_id`],
+//! for keyed hashing.
 //!
 //! # Scans of a series
 //! One series may contain several scans: phases, reconstructions, patients. Elements and instance numbers propose a separation, which is

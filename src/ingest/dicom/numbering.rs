@@ -93,7 +93,8 @@ pub(super) fn is_monotone(slices: &[NumberedSlice]) -> bool {
     slices.windows(2).all(is_ascending) || slices.windows(2).all(|pair| pair[1].number < pair[0].number)
 }
 
-/// Returns the fault of slices whose instance numbers all occur several times: acquisitions with the same numbers. Otherwise returns `None`.
+/// Returns the fault of slices whose instance numbers all occur several times: acquisitions with the same numbers. Otherwise returns
+/// `None`.
 pub(super) fn repeated_numbers(slices: &[NumberedSlice]) -> Option<Fault> {
     let mut counts: BTreeMap<i64, usize> = BTreeMap::new();
     for slice in slices {
@@ -110,7 +111,8 @@ pub(super) fn repeated_numbers(slices: &[NumberedSlice]) -> Option<Fault> {
 }
 
 /// Returns the number of passes in which slices, in order of their position, are numbered, or `None` for one pass: every second one (or
-/// third, or fourth) continues a numbering of its own. They are one scan that is numbered in several passes, or several acquisitions a part of a step apart.
+/// third, or fourth) continues a numbering of its own. They are one scan that is numbered in several passes, or several acquisitions a part
+/// of a step apart.
 pub(super) fn interleaved_passes(slices: &[NumberedSlice]) -> Option<usize> {
     let distance = |at: usize, other: usize| slices[at].number.abs_diff(slices[other].number);
     let is_interleaved = |passes: &usize| {

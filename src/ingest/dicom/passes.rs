@@ -1,7 +1,8 @@
 //! Whether slices that are numbered in two passes are one acquisition, by their pixels.
 //!
-//! Of one acquisition, a slice is more like the slices next to it than like those two steps away. Of two acquisitions half a step apart, for
-//! example two phases, each slice is more like the slices of its own acquisition, or all slices of one are brighter than those between them.
+//! Of one acquisition, a slice is more like the slices next to it than like those two steps away. Of two acquisitions half a step apart,
+//! for example two phases, each slice is more like the slices of its own acquisition, or all slices of one are brighter than those between
+//! them.
 
 use crate::error::Fault;
 use crate::volume::Voxels;

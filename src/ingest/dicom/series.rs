@@ -201,8 +201,8 @@ pub fn read_series(series: &Series, decoder: &Decoder, limits: &Limits) -> Resul
     Ok(assembly.finish(stack.grid))
 }
 
-/// Returns the PatientID of the series, or `None` if its first file has none. The PatientID identifies a person: hash it with a secret, store
-/// and print only the hash.
+/// Returns the PatientID of the series, or `None` if its first file has none. The PatientID identifies a person: hash it with a secret,
+/// store and print only the hash.
 ///
 /// # Errors
 /// Returns a fault if the first file can no longer be read.

@@ -1,7 +1,7 @@
 //! Separation of the slices of one series into stacks: one for each orientation, patient, matrix, acquisition and reconstruction.
 //!
-//! Series identifiers do not separate scans: one series may contain two contrast phases, two patients, and slices that were sent twice. What
-//! is a copy is decided by the pixels, never by identifiers.
+//! Series identifiers do not separate scans: one series may contain two contrast phases, two patients, and slices that were sent twice.
+//! Copies of a slice are recognized by their pixels, never by identifiers.
 
 use std::collections::BTreeMap;
 
@@ -61,8 +61,8 @@ fn is_parallel(first: &Slice, slice: &Slice) -> bool {
 /// A part of a group, and the name of the element that separates it from the other parts.
 type NamedPart = (Vec<Slice>, Option<&'static str>);
 
-/// Splits a group by patient, study and frame of reference, which are equal in all slices of a scan. Parts that are too small for a scan are
-/// returned as one stack with a fault: a slice of another patient is an error of the archive, or a damaged identifier.
+/// Splits a group by patient, study and frame of reference, which are equal in all slices of a scan. Parts that are too small for a scan
+/// are returned as one stack with a fault: a slice of another patient is an error of the archive, or a damaged identifier.
 fn by_identity(group: Vec<Slice>) -> (Vec<NamedPart>, Option<Stack>) {
     let used = used_identity(&group);
     let identity = |slice: &Slice| {

@@ -25,7 +25,7 @@ pub(super) fn check_frame(uid: Option<&str>, scan: Option<FrameOfReference>) -> 
     match (uid.map(FrameOfReference::of), scan) {
         (Some(own), Some(scan)) if own != scan => Err(Fault::read(
             FaultKind::Mismatch,
-            "expected structures in the frame of reference of the scan, got another one: they belong to another scan",
+            "expected structures in the frame of reference of the scan, got another frame of reference: the structures belong to another scan",
         )),
         _ => Ok(()),
     }

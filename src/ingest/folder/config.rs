@@ -25,7 +25,7 @@ pub struct FolderConfig {
     /// Folder to search. Links are followed; names that start with a dot are skipped.
     pub root: PathBuf,
     /// Patterns of scans, relative to `root`: `**/ct.nii.gz`, `imagesTr/*.nii.gz`. `*` matches any characters
-    /// within one path component, `**` for any number of components. A folder that matches, such as `*/dicom`, is a DICOM
+    /// within one path component, `**` any number of components. A folder that matches, such as `*/dicom`, is a DICOM
     /// folder: each series in it is a scan, and the folder is not searched further. Label files must not match: they would
     /// be read as scans.
     pub include: Vec<String>,
@@ -34,7 +34,7 @@ pub struct FolderConfig {
     #[serde(default)]
     pub exclude: Vec<String>,
     /// Whether DICOM scans are read without the files of their folder that cannot be read. By default such a file fails its scan, or every
-    /// scan of its folder if its series is unknown: a scan without its last slices looks whole.
+    /// scan of its folder if its series is unknown: a scan without its last slices looks complete.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub allow_unreadable_files: bool,
     /// Name of the data set in tables; by default the name of the source.
@@ -43,8 +43,8 @@ pub struct FolderConfig {
     /// Rule for the patient of a scan; by default the first component of the path.
     #[serde(default)]
     pub patient: PatientConfig,
-    /// Time without changes after which the files of a scan are complete, such as `2 min`: with `--follow`, younger scans wait, by default for
-    /// 2 minutes; without, they are a warning. A file `NAME.done` beside a scan, or `.done` in its folder, shows that it is complete.
+    /// Time without changes after which the files of a scan are complete, such as `2 min`: with `--follow`, younger scans wait, by default
+    /// for 2 minutes; without, they are a warning. A file `NAME.done` beside a scan, or `.done` in its folder, shows that it is complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settle: Option<TimeSpan>,
 }

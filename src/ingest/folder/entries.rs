@@ -14,7 +14,7 @@ use crate::ingest::version::FileState;
 /// The scope of patients of DICOM headers: equal PatientIDs are the same person in every archive.
 const DICOM_SCOPE: &str = "DICOM PatientID";
 
-/// The rules that name the entries of a source.
+/// The rules for the data set, patient and key of the entries of a source.
 #[derive(Clone, Debug)]
 pub(in crate::ingest) struct EntryRules {
     /// Name of the source.

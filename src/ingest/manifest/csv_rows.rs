@@ -8,7 +8,8 @@ use csv::{ByteRecord, ReaderBuilder};
 
 use super::row::{Row, Rows};
 
-/// Reads the rows of CSV; files with the ending `tsv` are separated by tabs. A row with another number of fields than the header is malformed.
+/// Reads the rows of CSV; in files with the extension `tsv`, fields are separated by tabs. A row is malformed if it does not have as many
+/// fields as the header.
 ///
 /// # Errors
 /// Returns a message if the file or its header cannot be read.
@@ -47,7 +48,7 @@ pub(super) fn read(path: &Path) -> Result<Rows, String> {
     }
 }
 
-/// The lines of a file: the position of a record of the parser may be that of an empty line before it.
+/// Counts the lines of a file up to a byte: the parser may report the position of an empty line before a record.
 struct Lines {
     file: BufReader<File>,
     byte: u64,

@@ -1,7 +1,7 @@
 //! The source of scans that a manifest names: CSV, JSON lines or Parquet, with a row for each scan.
 //!
-//! The manifest is read again for each listing, so that rows that are added later are found. A row that cannot be used is a scan with a fault
-//! that names the line; the other rows are read.
+//! The manifest is read again for each listing, so that rows that are added later are found. A row that cannot be used is a scan with a
+//! fault that names the line; the other rows are read.
 //!
 //! ```toml
 //! [sources.registry]

@@ -78,7 +78,7 @@ impl ManifestFormat {
         })
     }
 
-    /// Returns the word for the place of a row in messages.
+    /// Returns the noun for the number of a row in messages: `line` or `row`.
     pub fn row_word(self) -> &'static str {
         if self == Self::Parquet { "row" } else { "line" }
     }

@@ -108,7 +108,7 @@ fn scan_of(
     let mask = row.mask.map(|mask| path_of_uri(&mask, folder)).transpose();
     let mask = mask.map_err(|message| format!("`mask`: {message}"))?;
     if let Some(first) = lines.get(&path) {
-        return Err(format!("expected each `uri` once, got that of {row_word} {first} again"));
+        return Err(format!("expected each `uri` once, got the `uri` of {row_word} {first} again"));
     }
     lines.insert(path.clone(), row.line);
     Ok(ManifestScan { path, dataset: row.dataset, patient: row.patient, mask })
@@ -183,11 +183,11 @@ mod tests {
         let faults: Vec<&str> = manifest.faults.values().map(String::as_str).collect();
         let expected = [
             "line 3: expected a path in `uri`, got none",
-            "line 4: expected each `uri` once, got that of line 2 again",
+            "line 4: expected each `uri` once, got the `uri` of line 2 again",
             "line 5: `uri`: expected a path or a `file://` URI, got the scheme `s3`: copy the file to a disk first",
             "line 6: expected 2 fields as in the header, got 1",
             "line 7: `mask`: expected a path or a `file://` URI, got the scheme `http`: copy the file to a disk first",
-            "line 9: expected each `uri` once, got that of line 2 again",
+            "line 9: expected each `uri` once, got the `uri` of line 2 again",
         ];
         assert_eq!(faults, expected);
         let json = "{\"uri\": \"a.nii\"}\n{\"uri\": 7\n[1]\n{\"uri\": {}}\n{\"mask\": \"x\"}\n";

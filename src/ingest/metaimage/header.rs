@@ -70,8 +70,8 @@ impl MetaHeader {
     /// Reads and checks a header.
     ///
     /// # Errors
-    /// Returns `corrupt` if the header contradicts the format, `unsupported` if it does not describe one volume of numbers, `geometry` if the
-    /// shape or the position in the patient is invalid.
+    /// Returns `corrupt` if the header contradicts the format, `unsupported` if it does not describe one volume of numbers, `geometry` if
+    /// the shape or the position in the patient is invalid.
     pub fn read<R: BufRead>(text: &mut HeaderText<R>) -> Result<Self, Fault> {
         let fields = Fields::read(text)?;
         if fields.get("ObjectType").is_some_and(|kind| !kind.eq_ignore_ascii_case("Image")) {

@@ -1,9 +1,9 @@
 //! MetaImage files: `.mha` with the voxels after the header, and `.mhd` with the voxels in a data file (`.raw`, `.zraw`).
 //!
 //! Read are three-dimensional images of one number per voxel, of every integer and float type and both byte orders, raw or compressed with
-//! zlib. The data file must be in the folder of its header. As in ITK, an absent `TransformMatrix` is the identity, an absent `Offset` is 0,
-//! `MET_LONG` has 4 bytes, and the matrix is applied to steps along the axes: its row *i* is the direction of axis *i* towards Left, Posterior,
-//! Superior.
+//! zlib. The data file must be in the folder of its header. As in ITK, an absent `TransformMatrix` is the identity, an absent `Offset` is
+//! 0, `MET_LONG` has 4 bytes, and the matrix is applied to steps along the axes: its row *i* is the direction of axis *i* towards Left,
+//! Posterior, Superior.
 //!
 //! # Source
 //! MetaImage documentation, <https://itk.org/Wiki/ITK/MetaIO/Documentation>.

@@ -118,7 +118,8 @@ pub fn read_labels_from(reader: impl BufRead, file_bytes: u64, limits: &Limits) 
     raster::read_labels(&mut stream, &header, limits)
 }
 
-/// Reads the names of labels by id from the header of a label map, from the `file_bytes` bytes of `reader`: TotalSegmentator stores them, most programs do not.
+/// Reads the names of labels by id from the header of a label map, from the `file_bytes` bytes of `reader`: TotalSegmentator stores them,
+/// most programs do not.
 ///
 /// # Errors
 /// Returns the faults of [`read_header`].

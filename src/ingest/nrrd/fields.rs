@@ -49,8 +49,8 @@ impl Fields {
     /// Reads the header: up to its empty line, or up to the end of a file that contains only a header.
     ///
     /// # Errors
-    /// Returns `corrupt` if a line is not a field, comment or key/value pair, or a field is repeated; `unsupported` for a later version of the
-    /// format; `truncated` if the file ends before the empty line and its voxels are not in a data file.
+    /// Returns `corrupt` if a line is not a field, comment or key/value pair, or a field is repeated; `unsupported` for a later version of
+    /// the format; `truncated` if the file ends before the empty line and its voxels are not in a data file.
     pub fn read<R: BufRead>(text: &mut HeaderText<R>) -> Result<Self, Fault> {
         check_magic(text.line()?.as_deref().unwrap_or_default())?;
         let mut fields = Self::default();

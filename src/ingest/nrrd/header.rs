@@ -54,8 +54,8 @@ impl NrrdHeader {
     /// Reads and checks a header.
     ///
     /// # Errors
-    /// Returns `corrupt` if the header contradicts the format, `unsupported` if it does not describe one volume of numbers, `geometry` if the
-    /// shape or the position in the patient is invalid or unknown.
+    /// Returns `corrupt` if the header contradicts the format, `unsupported` if it does not describe one volume of numbers, `geometry` if
+    /// the shape or the position in the patient is invalid or unknown.
     pub fn read<R: BufRead>(text: &mut HeaderText<R>) -> Result<Self, Fault> {
         let fields = Fields::read(text)?;
         let shape = shape(&fields)?;

@@ -1,8 +1,8 @@
 //! NRRD files: `.nrrd` with the voxels after the header, and `.nhdr` with the voxels in a data file.
 //!
 //! Read are three-dimensional volumes of one number per voxel, of every integer and float type and both byte orders, raw or as gzip, with
-//! their position in the patient: `space`, `space directions` and `space origin`. A file without them, such as one with `spacings` only, is a
-//! fault, because the sides of the patient are unknown. The data file must be in the folder of its header.
+//! their position in the patient: `space`, `space directions` and `space origin`. A file without them, such as one with `spacings` only, is
+//! a fault, because the sides of the patient are unknown. The data file must be in the folder of its header.
 //!
 //! # Source
 //! Definition of NRRD File Format, <https://teem.sourceforge.net/nrrd/format.html>.

@@ -252,8 +252,8 @@ fn append_labels<T: StoredNumber>(block: &[u8], rescale: Option<Rescale>, out: &
     exact
 }
 
-/// Appends labels that are stored with a fractional slope. Each must be within a thousandth, or one step of a fine slope, of a whole number, and
-/// no two stored numbers may be the same label beyond that thousandth.
+/// Appends labels that are stored with a fractional slope. Each must be within a thousandth, or one step of a fine slope, of a whole
+/// number, and no two stored numbers may be the same label beyond that thousandth.
 fn append_rescaled<T: StoredNumber>(
     block: &[u8],
     rescale: Rescale,

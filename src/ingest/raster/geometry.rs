@@ -12,8 +12,8 @@ const MAX_OFFSET_MM: f64 = 1e6;
 /// Maximum deviation of the length of a direction from 1.
 const LENGTH_TOLERANCE: f64 = 1e-3;
 
-/// Checks an affine to RAS+ millimetres, and removes a shear of up to half a degree, see [`Affine::with_right_angles`]; `name` is the name of
-/// the affine in messages.
+/// Checks an affine to RAS+ millimetres, and removes a shear of up to half a degree, see [`Affine::with_right_angles`]; `name` is the name
+/// of the affine in messages.
 ///
 /// # Errors
 /// Returns `geometry` if a number is not finite, a spacing is outside 0.001..1000 mm, the axes are dependent or not at right angles within

@@ -22,8 +22,8 @@ pub(super) enum InitialSum {
 
 /// The arguments of one tile, a product of two matrices: for row m and column n of the tile,
 /// `c[m·c_row_stride + n] = initial + Σ a[a_offset + m·a_row_stride + k·a_step_stride] · b[k·columns + n]`, summed over all segments and
-/// their steps k, where `columns` is the number of columns of the [`TileShape`](super::shape::TileShape). Offsets and strides are counted in
-/// numbers, not in bytes.
+/// their steps k, where `columns` is the number of columns of the [`TileShape`](super::shape::TileShape). Offsets and strides are counted
+/// in numbers, not in bytes.
 ///
 /// The sum is computed in the order of segments and steps (of a sliding tile, `slide`, channel by channel), in blocks of about 64 steps,
 /// with one rounding for each step (fused) or two, so that its bits do not depend on the position of the tile or the number of its rows.

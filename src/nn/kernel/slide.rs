@@ -10,8 +10,8 @@ const TAPS: usize = 3;
 /// The number of channels after which the sums are added to the totals: about as many steps as in any other tile.
 const BLOCK: usize = 24;
 
-/// A tile of one vector for each row, whose neighbouring rows share factors: see [`TileShape::choose_for_three_taps`]. For each channel, every
-/// factor is loaded once and multiplied by its three taps.
+/// A tile of one vector for each row, whose neighbouring rows share factors: see [`TileShape::choose_for_three_taps`]. For each channel,
+/// every factor is loaded once and multiplied by its three taps.
 struct SlidingTile<const ROWS: usize>;
 
 impl<const ROWS: usize> Kernel for SlidingTile<ROWS> {

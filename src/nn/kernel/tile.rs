@@ -26,9 +26,9 @@ impl TileShape {
         *shapes.iter().min_by(|a, b| cost(a).total_cmp(&cost(b))).expect("every class has shapes")
     }
 
-    /// Returns the tile shape for a convolution with three taps along a line of voxels. Consecutive rows of the tile are consecutive voxels,
-    /// so that row m at tap t reads the same inputs as row m + 1 at tap t − 1. The `TileCall` must have `steps` = 3 ×
-    /// channels, `a_row_stride` = channels and `a_step_stride` = 1.
+    /// Returns the tile shape for a convolution with three taps along a line of voxels. Consecutive rows of the tile are consecutive
+    /// voxels, so that row m at tap t reads the same inputs as row m + 1 at tap t − 1. The `TileCall` must have `steps` = 3 × channels,
+    /// `a_row_stride` = channels and `a_step_stride` = 1.
     ///
     /// With one vector for each row, loading factors takes as long as multiplying them: a sliding tile moves along the line and loads
     /// each factor once. With AVX2, a sliding tile is also used if half of the last pair of vectors would be empty.

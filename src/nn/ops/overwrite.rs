@@ -6,8 +6,8 @@ use candle_core::{CpuStorage, InplaceOp1, Layout, Result, Storage, Tensor, bail}
 use super::backend::Backend;
 use super::operator::slice;
 
-/// Returns whether the result can overwrite `x`: the native backend, contiguous memory that no other input shares, and no gradient that needs
-/// the input.
+/// Returns whether the result can overwrite `x`: the native backend, contiguous memory that no other input shares, and no gradient that
+/// needs the input.
 pub(super) fn can_overwrite(x: &Tensor, others: &[&Tensor]) -> bool {
     let all: Vec<&Tensor> = std::iter::once(x).chain(others.iter().copied()).collect();
     let plain = Backend::of(&all) == Backend::Native && all.iter().all(|x| x.is_contiguous() && !x.track_op());

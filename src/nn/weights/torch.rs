@@ -200,7 +200,7 @@ fn stored_tensor(pickle: &Pickle, id: Id) -> Result<Option<TorchTensor>> {
             return match pickle.global(*callable) {
                 Some((module, name)) if module.starts_with("torch.") && name.starts_with("_rebuild_") => {
                     Err(Error::new(format!(
-                        "expected a dense, unquantized tensor, got one that {} rebuilds",
+                        "expected a dense, unquantized tensor, got a tensor that {} rebuilds",
                         quoted(&format!("{module}.{name}"))
                     ))
                     .with_hint("convert it first: tensor.to_dense(), or tensor.dequantize()"))

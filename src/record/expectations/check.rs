@@ -313,7 +313,7 @@ fn bounded(measure: Measure, bounds: &Bounds, [name, unit]: [&str; 2]) -> Result
     if let (Some(min), Some(max)) = (min, max)
         && min > max
     {
-        return invalid(format!("expected `min` up to `max`, got {min} and {max}"));
+        return invalid(format!("expected a `min` that is not above `max`, got {min} and {max}"));
     }
     let [low, high] = match measure {
         Measure::Rows | Measure::Distinct => [0.0, f64::INFINITY],
@@ -433,7 +433,7 @@ mod tests {
         let all = [
             ("", ": expected at least one measure"),
             ("rows = {}", "rows: expected a bound, got none"),
-            ("rows = { min = 3, max = 2 }", "rows: expected `min` up to `max`, got 3 and 2"),
+            ("rows = { min = 3, max = 2 }", "rows: expected a `min` that is not above `max`, got 3 and 2"),
             ("rows = { max = -1 }", "rows: no value meets -1"),
             ("mean = { min = 1 }", "mean: expected `column`, which `mean` measures"),
             ("column = \"delta_hu\"\nrows = { min = 1 }", "column: expected a measure of the column, got none"),

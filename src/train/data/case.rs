@@ -165,8 +165,8 @@ impl VoxelIndex {
         rows.and_then(|(_, through)| through.last()).map_or(0, |count| *count as usize)
     }
 
-    /// Returns the voxel of a label with `rank` voxels of that label before it, in the order with x fastest; `None` if the labels contain at
-    /// most `rank` such voxels.
+    /// Returns the voxel of a label with `rank` voxels of that label before it, in the order with x fastest; `None` if the labels contain
+    /// at most `rank` such voxels.
     pub fn voxel(&self, labels: &Array3<u8>, label: u8, rank: usize) -> Option<[usize; 3]> {
         let (_, through) = self.through.iter().find(|(own, _)| *own == label)?;
         let row = through.partition_point(|count| *count as usize <= rank);

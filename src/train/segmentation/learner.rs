@@ -30,8 +30,8 @@ pub struct SegmentationLearner {
     has_synthetic: bool,
 }
 
-/// Returns the number of output channels of a segmentor: the largest merged label plus 1, as channel n predicts label n; unused labels have a
-/// channel too.
+/// Returns the number of output channels of a segmentor: the largest merged label plus 1, as channel n predicts label n; unused labels have
+/// a channel too.
 pub fn class_count(organs: &[Organ]) -> usize {
     organs.iter().map(|organ| usize::from(organ.label.max(organ.tumor_label)) + 1).max().unwrap_or(1)
 }

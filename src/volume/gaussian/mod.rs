@@ -220,7 +220,8 @@ impl SimdKernel for Depth<'_> {
     }
 }
 
-/// The minimum number of voxels of an array that is smoothed on several threads: for smaller arrays, waking threads takes longer than they save.
+/// The minimum number of voxels of an array that is smoothed on several threads: for smaller arrays, waking threads takes longer than they
+/// save.
 const MIN_PARALLEL_VOXELS: usize = 1 << 16;
 const ROWS_AT_ONCE: usize = 8;
 

@@ -76,7 +76,8 @@ impl Gaussian {
                 }
                 self.pad(source.row(y, z), &mut padded);
                 let mut terms = WeightedLines::with_space_for(half);
-                // Mirrored: of two voxels at the same distance the later one is added first. The bits of recorded tumors depend on this order.
+                // Mirrored: of two voxels at the same distance the later one is added first. The bits of recorded tumors depend on this
+                // order.
                 terms.gather(
                     half,
                     SumOrder::Single,

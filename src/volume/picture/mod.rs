@@ -119,7 +119,8 @@ pub fn before_and_after_row(
     Picture::side_by_side(&rows, GAP)
 }
 
-/// Draws the stages (before, after, after with label, and the difference if requested) of each of the three planes through the middle of a tumor.
+/// Draws the stages (before, after, after with label, and the difference if requested) of each of the three planes through the middle of a
+/// tumor.
 #[expect(clippy::too_many_arguments, reason = "the arguments of the public functions")]
 fn stages(
     scan: &Volume,

@@ -120,7 +120,8 @@ fn directions(affine: &Affine) -> Option<[[f64; 3]; 3]> {
     rows.iter().flatten().all(|value| value.is_finite()).then_some(rows)
 }
 
-/// Returns the map from voxels of `to` to voxels of `from`, or `None` if `from` has no inverse. For diagonal affines it is computed by reciprocals, as LAPACK does.
+/// Returns the map from voxels of `to` to voxels of `from`, or `None` if `from` has no inverse. For diagonal affines it is computed by
+/// reciprocals, as LAPACK does.
 pub(super) fn steps(from: &Affine, to: &Affine) -> Option<Affine> {
     let diagonal = |affine: &Affine| (0..3).all(|r| (0..3).all(|c| r == c || affine.0[r][c] == 0.0));
     if diagonal(from) && diagonal(to) {

@@ -38,6 +38,7 @@ const TOP_MODULES: &[&str] = &[
     "run",
     "graph",
     "calibrate",
+    "init",
     "export",
     "review",
     "dataflow",

@@ -144,7 +144,7 @@ fn one_attempt_is_decided_without_processing() {
     }
     assert_eq!(outcomes[0], outcomes[3]);
     assert!(outcomes[1].0 < outcomes[2].0 && outcomes[2].0 < outcomes[0].0, "{outcomes:?}");
-    // A changed scan of an epoch that was decided on again.
+    // A changed scan of an epoch whose candidates were tested again.
     archive.add("b", 9);
     let report = run("-5");
     assert_eq!((report.changed_scans.len(), report.processed_scans, report.retested_scans.len()), (1, 1, 0));

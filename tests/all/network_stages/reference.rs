@@ -201,8 +201,8 @@ fn block() -> MaskedScan {
     MaskedScan { scan: Arc::new(scan), mask: OrganMask { labels, organs: [organ].into(), coverage: 1.0 } }
 }
 
-/// Returns the change in HU, voxel by voxel, of the first accepted attempt, less what is changed without difference and structure: the tissue
-/// that the tumor replaces.
+/// Returns the change in HU, voxel by voxel, of the first accepted attempt, less what is changed without difference and structure: the
+/// tissue that the tumor replaces.
 fn change_with(
     weights: &Path,
     strength: [f64; 2],

@@ -107,7 +107,7 @@ fn changes_and_purge_interrupted_at_any_step_resume_to_same_bytes() {
     });
 }
 
-/// Checks that every file that a reader may read is whole.
+/// Checks that every file that a reader may read is complete.
 fn check_files(file_system: &SimulatedFileSystem, every: &BTreeMap<String, Vec<u8>>, context: &str) {
     for (name, content) in super::committed_files(file_system.files()) {
         let whole = every.get(&name).unwrap_or_else(|| panic!("{context}: {name} is a file of no state"));

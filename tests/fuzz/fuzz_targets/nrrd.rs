@@ -1,4 +1,5 @@
-//! Checks that any bytes after the first line of an NRRD file yield a volume, a label map or a fault, and that a volume agrees with its header.
+//! Checks that any bytes after the first line of an NRRD file yield a volume, a label map or a fault, and that a volume agrees with its
+//! header.
 #![no_main]
 
 use freetumor::ingest::nifti::Limits;

@@ -113,7 +113,7 @@ fn read_scan_header<'a>(
     let &[_, component, table, predictor, _, shift] = <&[u8; 6]>::try_from(body)
         .map_err(|_| corrupt("expected 6 bytes in the JPEG scan header, got another number"))?;
     if component != frame.component {
-        return Err(corrupt("expected the component of the JPEG frame in its scan, got another one"));
+        return Err(corrupt("expected the component of the JPEG frame in the JPEG scan header, got another component"));
     }
     if !(1..=7).contains(&predictor) {
         return Err(corrupt(format!("expected a lossless JPEG predictor from 1 to 7, got {predictor}")));

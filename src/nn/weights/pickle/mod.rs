@@ -66,8 +66,8 @@ impl<'p> Pickle<'p> {
         }
     }
 
-    /// Returns a mapping's items by name, or `None` if the object is not a mapping. Items with keys of another type are ignored. As in Python,
-    /// the last of equal names wins.
+    /// Returns a mapping's items by name, or `None` if the object is not a mapping. Items with keys of another type are ignored. As in
+    /// Python, the last of equal names wins.
     pub(super) fn items(&self, id: Id) -> Option<BTreeMap<&'p str, Id>> {
         match self.object(id) {
             PickleValue::Mapping(items) => {

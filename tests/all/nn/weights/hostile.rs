@@ -171,7 +171,7 @@ fn hostile_files() -> Vec<(&'static str, Vec<u8>, &'static str)> {
                     Pickle::dict().vector("bias", 6).text("w").global("torch._utils", "_rebuild_sparse_tensor");
                 entries[0].content = sparse.raw(b")R").end().finish();
             }),
-            "`w`: expected a dense, unquantized tensor, got one that `torch._utils._rebuild_sparse_tensor` rebuilds",
+            "`w`: expected a dense, unquantized tensor, got a tensor that `torch._utils._rebuild_sparse_tensor` rebuilds",
         ),
         ("number for a dict", of_pickle(Pickle::new().int(3)), "no mapping of names to tensors"),
         ("no tensors", of_pickle(Pickle::dict().text("epoch").int(3).end()), "among its keys `epoch`"),

@@ -156,11 +156,11 @@ fn read_supports_checkpoints_of_torch_save() {
         ("script.pt", "a TorchScript program"),
         (
             "quantized.pt",
-            "`bad`: expected a dense, unquantized tensor, got one that `torch._utils._rebuild_qtensor` rebuilds",
+            "`bad`: expected a dense, unquantized tensor, got a tensor that `torch._utils._rebuild_qtensor` rebuilds",
         ),
         (
             "sparse.pt",
-            "`bad`: expected a dense, unquantized tensor, got one that `torch._utils._rebuild_sparse_tensor` rebuilds",
+            "`bad`: expected a dense, unquantized tensor, got a tensor that `torch._utils._rebuild_sparse_tensor` rebuilds",
         ),
         ("complex.pt", "`w`: unsupported element type"),
         ("uint16.pt", "`w`: unsupported element type"),
