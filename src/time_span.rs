@@ -1,4 +1,7 @@
 //! Lengths of time in settings, such as `2 min`.
+//!
+//! This module owns the text form of a length of time in graph files and arguments: a whole number with a unit. Lengths of time that are
+//! measured are of the type [`Duration`].
 
 use std::fmt;
 use std::str::FromStr;

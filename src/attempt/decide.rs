@@ -7,7 +7,7 @@ use crate::synth::Geometry;
 
 /// Properties of a candidate, besides its scores, on which a quality test decides.
 #[derive(Clone, Copy, Debug)]
-pub struct CandidateFacts<'a> {
+pub struct CandidateProperties<'a> {
     /// The organ's name.
     pub organ: &'a str,
     /// The position and size of the tumor.
@@ -25,7 +25,7 @@ impl AttemptLoop {
     pub fn decide<E>(
         &self,
         branch: usize,
-        candidate: &CandidateFacts<'_>,
+        candidate: &CandidateProperties<'_>,
         mut score: impl FnMut(usize, &mut Scores) -> Result<(), E>,
     ) -> Result<BranchOutcome, E> {
         let test = &self.branches[branch].test;

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-pub use decide::CandidateFacts;
+pub use decide::CandidateProperties;
 pub use tumor::OrganAttempts;
 
 use crate::error::Fault;

@@ -1,6 +1,8 @@
 //! The attempts at the tumors in one organ of one scan.
 
-use super::{AttemptLoop, AttemptOutcomes, BranchOutcome, CandidateFacts, CandidateNumbers, Observer, Outcome, Step};
+use super::{
+    AttemptLoop, AttemptOutcomes, BranchOutcome, CandidateNumbers, CandidateProperties, Observer, Outcome, Step,
+};
 use crate::error::Fault;
 use crate::mask::{MaskedScan, Organ};
 use crate::random::Key;
@@ -80,8 +82,11 @@ impl<'scan> OrganAttempts<'scan> {
         observer: &mut O,
     ) -> Result<Vec<BranchOutcome>, O::Stop> {
         let stages = self.stages;
-        let candidate =
-            CandidateFacts { organ: &self.organ.name, geometry: &scored.candidate.geometry, draw: scored.numbers.draw };
+        let candidate = CandidateProperties {
+            organ: &self.organ.name,
+            geometry: &scored.candidate.geometry,
+            draw: scored.numbers.draw,
+        };
         let decide = |&branch: &usize| {
             stages.decide(branch, &candidate, |index, scores| self.score(index, &mut scored, scores, observer))
         };

@@ -166,7 +166,10 @@ pub fn run(args: &RunArgs, registry: &Registry, stdout: &mut dyn Write, stderr: 
     // The socket is bound before the run starts: a path that cannot be bound is known at once.
     let stream = args.sink.as_ref().map(|sink| Stream::new(&plan, &out, sink, args.passes, args.socket.as_deref()));
     let progress = Arc::new(Progress::default());
-    stop_on_signals(&progress)?;
+    if args.sink.is_none() {
+        // A signal ends a process that streams at once: readers may wait for samples that never come.
+        stop_on_signals(&progress)?;
+    }
     let follow_options = FollowOptions { rescan: args.rescan.into(), max_delay: args.max_delay.into() };
     let execute = |plan, out: &Path, options: &RunOptions| match args.follow {
         true => follow(plan, out, options, &follow_options, &progress),
@@ -177,7 +180,9 @@ pub fn run(args: &RunArgs, registry: &Registry, stdout: &mut dyn Write, stderr: 
         let report = execute(plan, &out, &options);
         drop(reporter);
         let mut report = report?;
-        add_contact_sheet(&mut report, registry, stderr)?;
+        if !progress.is_stop_requested() {
+            add_contact_sheet(&mut report, registry, stderr)?;
+        }
         return summarize(&report, args, stdout, stderr);
     };
     let state = RunState::default();

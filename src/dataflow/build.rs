@@ -21,6 +21,7 @@ use timely::dataflow::operators::vec::{Input as _, Map};
 use timely::dataflow::operators::{Operator, Probe};
 use timely::dataflow::{Scope, StreamVec};
 
+use crate::id::ScanVersion;
 use crate::ingest::{Scan, ScanEntry};
 use crate::record::{QualityGroup, SampleRecord};
 use crate::run::Retest;
@@ -148,7 +149,9 @@ fn open_scans<'scope>(
     let (runner, limit) = (Arc::clone(&shared.runner), shared.budget.limit_bytes());
     let checks =
         fallible(entries, &format!("peek {name}"), Priority::Peek, shared, move |epoch, entry: Arc<ScanEntry>| {
-            if let Some(outcome) = runner.load_saved(epoch, &entry)? {
+            // An outcome of another graph.
+            let is_outdated = entry.version == ScanVersion::OUTDATED;
+            if !is_outdated && let Some(outcome) = runner.load_saved(epoch, &entry)? {
                 return Ok(EntryCheck::Saved(Box::new(outcome)));
             }
             Ok(match runner.peek(epoch, source, &entry, limit) {

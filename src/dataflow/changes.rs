@@ -69,12 +69,12 @@ pub struct RunScans {
     /// The differences of the graph from that of the last epoch; empty if it is the same.
     pub graph_change: Vec<String>,
     /// The first epoch of this version of freetumor: failed scans of earlier epochs are processed again.
-    pub first_epoch_of_code: Epoch,
+    pub first_epoch_of_version: Epoch,
 }
 
 impl RunScans {
     /// Returns whether a committed scan was processed and is held out now, or failed as held out and is not held out now.
-    fn is_guard_changed(&self, scan_id: ScanId) -> bool {
+    pub(super) fn is_held_out_changed(&self, scan_id: ScanId) -> bool {
         let Some(scan) = self.committed.get(&scan_id) else { return false };
         let is_held_out = scan.digest.is_some_and(|digest| self.held_out.contains(digest));
         let is_done = matches!(scan.status, Status::Done | Status::Duplicate);
@@ -118,7 +118,7 @@ impl ScanChanges {
         let graph = |entry: &ScanEntry| graphs.get(&entry.source).map(|graph| graph.results);
         let is_retried = |scan: &CommittedScan| match scan.status {
             Status::Pending => true,
-            Status::Fault => scan.epoch < scans.first_epoch_of_code,
+            Status::Fault => scan.epoch < scans.first_epoch_of_version,
             Status::Done | Status::Duplicate | Status::Withdrawn => false,
         };
         let mut listed: HashMap<ScanId, &ScanEntry> = HashMap::new();
@@ -127,9 +127,9 @@ impl ScanChanges {
             let committed = scans.committed.get(&entry.scan_id);
             match scans.ingested.get(&entry.scan_id) {
                 None => changes.new.push(entry.clone()),
-                Some(ingested) if ingested.version != entry.version => changes.changed.push(entry.clone()),
+                Some(ingested) if is_changed(ingested, entry) => changes.changed.push(entry.clone()),
                 Some(ingested) if Some(ingested.graph) != graph(entry) => changes.affected.push(entry.clone()),
-                Some(_) if scans.is_guard_changed(entry.scan_id) => changes.affected.push(entry.clone()),
+                Some(_) if scans.is_held_out_changed(entry.scan_id) => changes.affected.push(entry.clone()),
                 Some(_) if committed.is_some_and(is_retried) => changes.pending.push(entry.clone()),
                 Some(_) => {}
             }
@@ -207,6 +207,11 @@ fn find_gone(
     let mut gone: Vec<ScanId> = missing.into_iter().filter(is_gone).collect();
     gone.sort_unstable();
     Ok(gone)
+}
+
+/// Returns whether the files of a scan changed, or its patient or data set, which a list of scans may correct.
+fn is_changed(ingested: &IngestEntry, entry: &ScanEntry) -> bool {
+    ingested.version != entry.version || ingested.patient_key != entry.patient_key || ingested.dataset != entry.dataset
 }
 
 /// Returns whether the files of a listed path cannot be read: a broken link, a folder that cannot be listed, or a missing image of a list.

@@ -58,13 +58,13 @@ pub(super) fn scans_of(run: &RunFolder, plan: &Plan, held_out: HeldOut) -> Resul
     let mut withdrawn = Tombstones::new(plan.patient_secret()?);
     withdrawn.extend(tombstones);
     let graph_change = run.check_resumable(&manifest(plan)?)?;
-    let first_epoch_of_code = run.first_epoch_of_code(CODE_VERSION)?;
+    let first_epoch_of_version = run.first_epoch_of_version(CODE_VERSION)?;
     Ok(RunScans {
         ingested: entries,
         committed: committed_scans(run)?,
         withdrawn,
         held_out,
         graph_change,
-        first_epoch_of_code,
+        first_epoch_of_version,
     })
 }

@@ -12,12 +12,12 @@ use crate::run::RunFolder;
 use crate::run::requests::has_requests;
 
 use super::Progress;
-use super::changes::{Listing, RunScans, ScanChanges, check_missing};
+use super::changes::{Listing, ScanChanges, check_missing};
 use super::options::RunOptions;
 use super::report::RunReport;
 use super::requests::execute_requests;
 use super::session::{ScanCounts, Session};
-use super::settling::Settling;
+use super::settling::SettlingScans;
 use super::watch::Watcher;
 
 /// Pause before a pending scan is processed again; doubled for each repetition.
@@ -76,22 +76,33 @@ fn process_changes(
     let Session { runner, ledger, options, .. } = session;
     let plan = &runner.plan;
     let watcher = Watcher::start(plan.sources.iter().filter_map(|node| node.source.root()));
-    let (mut settling, mut retries) = (Settling::default(), Retries::default());
+    let (mut settling, mut retries) = (SettlingScans::default(), Retries::default());
     let mut waiting_since: Option<Instant> = None;
     session.resume(counts)?;
     while !progress.is_stop_requested() {
         execute_requests(runner, ledger, options)?;
-        let listing = Listing::of(plan)?;
-        let changes_of = |scans: &RunScans| {
-            let mut changes = ScanChanges::new(plan, &listing, scans, &|ids| ledger.keys_of(ids))?;
-            check_missing(plan, scans, &changes)?;
-            ledger.select_retested(plan, scans, &mut changes)?;
-            Ok(changes)
-        };
+        ledger.hold_out(plan, options.threads)?;
         let scans = ledger.scans()?;
-        let mut changes = changes_of(&scans)?;
+        let changes = Listing::of(plan).and_then(|listing| {
+            let mut changes = ScanChanges::new(plan, &listing, &scans, &|ids| ledger.keys_of(ids))?;
+            check_missing(plan, &scans, &changes)?;
+            ledger.select_retested(plan, &scans, &mut changes)?;
+            Ok(changes)
+        });
+        let mut changes = match changes {
+            Ok(changes) => changes,
+            Err(error) => {
+                // A disk that is not mounted may come back.
+                tracing::warn!(
+                    "cannot compare the sources with the run, the next listing is in {:?}: {error}",
+                    follow.rescan
+                );
+                watcher.wait(Instant::now() + follow.rescan, &|| progress.is_stop_requested());
+                continue;
+            }
+        };
         let now = Instant::now();
-        let settling_scans = settling.delay(plan, &mut changes, now, SystemTime::now());
+        let settling_scans = settling.delay(plan, &scans, &mut changes, now, SystemTime::now());
         retries.delay(&mut changes, now);
         let ready = changes.in_order().len();
         let is_due = match (ready, waiting_since) {

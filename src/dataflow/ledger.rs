@@ -56,7 +56,7 @@ pub struct Ledger {
     /// Attempts by group when the folder was opened.
     earlier_quality: BTreeMap<QualityGroup, i64>,
     /// The first epoch of this version of freetumor.
-    first_epoch_of_code: Epoch,
+    first_epoch_of_version: Epoch,
     sinks: SinkSelections,
     state: Mutex<State>,
 }
@@ -86,7 +86,7 @@ impl Ledger {
         writer.folder().check_files()?;
         writer.record_private_pipeline(&plan.folder, &plan.resolved)?;
         let sinks = SinkSelections::of(plan);
-        let first_epoch_of_code = writer.folder().first_epoch_of_code(CODE_VERSION)?;
+        let first_epoch_of_version = writer.folder().first_epoch_of_version(CODE_VERSION)?;
         let earlier_graphs = writer.folder().current_manifest()?.graphs;
         if writer.next_epoch() > 0 {
             // Before any work: a layout with files of the user would be refused at the end.
@@ -120,7 +120,7 @@ impl Ledger {
                 graph_change,
                 earlier_graphs,
                 earlier_quality,
-                first_epoch_of_code,
+                first_epoch_of_version,
                 sinks,
                 state: Mutex::new(state),
             },
@@ -160,9 +160,9 @@ impl Ledger {
                 entry.version = ScanVersion::OUTDATED;
             }
             let IngestManifest { retested, removed, withdrawn, .. } = manifest;
-            let (retested, outdated): (Vec<_>, Vec<_>) = retested.into_iter().partition(is_current);
-            let outdated: HashSet<ScanId> = outdated.iter().map(|entry| entry.scan_id).collect();
-            if !outdated.is_empty() {
+            let mut retested = retested;
+            if !has_current_retests(&retested, &self.graphs) {
+                let outdated: HashSet<ScanId> = retested.drain(..).map(|entry| entry.scan_id).collect();
                 let outdated = entries_of(folder, &outdated)?.into_iter();
                 entries.extend(outdated.map(|entry| ScanEntry { version: ScanVersion::OUTDATED, ..entry }));
             }
@@ -183,14 +183,14 @@ impl Ledger {
         withdrawn.extend(tombstones);
         let graph_change = state.writer.graph_change().to_vec();
         let held_out = state.held_out.clone();
-        let first_epoch_of_code = self.first_epoch_of_code;
+        let first_epoch_of_version = self.first_epoch_of_version;
         Ok(RunScans {
             ingested: entries,
             committed: state.scans.clone(),
             withdrawn,
             held_out,
             graph_change,
-            first_epoch_of_code,
+            first_epoch_of_version,
         })
     }
 
@@ -292,7 +292,7 @@ impl Ledger {
     pub fn rows_to_remove(&self, epoch: Epoch) -> Result<Vec<SampleRecord>> {
         let (folder, scans) = {
             let state = self.state();
-            (state.writer.folder().clone(), state.scans_to_remove(epoch)?)
+            (state.writer.folder().clone(), state.scans_to_remove(epoch, &self.graphs)?)
         };
         rows_of_scans(&folder, &scans)
     }
@@ -305,7 +305,7 @@ impl Ledger {
     pub fn retest(&self, epoch: Epoch, plan: &Plan) -> Result<Option<(Retest, BTreeMap<QualityGroup, isize>)>> {
         let (folder, scans) = {
             let state = self.state();
-            (state.writer.folder().clone(), state.scans_to_retest(epoch)?)
+            (state.writer.folder().clone(), state.scans_to_retest(epoch, &self.graphs)?)
         };
         if scans.is_empty() { Ok(None) } else { retest(&folder, &scans, plan, &self.sinks).map(Some) }
     }
@@ -334,7 +334,7 @@ impl Ledger {
     ) -> Result<()> {
         let (folder, scans) = {
             let state = self.state();
-            (state.writer.folder().clone(), state.scans_to_remove(epoch)?)
+            (state.writer.folder().clone(), state.scans_to_remove(epoch, &self.graphs)?)
         };
         let store = folder.store();
         let mut sealed = self.sinks.with_inputs(|inputs| {
@@ -376,6 +376,11 @@ impl Ledger {
         }
     }
 
+    /// Returns the first epoch that is not committed.
+    pub fn next_epoch(&self) -> Epoch {
+        self.state().writer.next_epoch()
+    }
+
     /// Returns the number of scans whose rows are of an epoch from `first` on.
     pub fn processed_since(&self, first: Epoch) -> usize {
         self.state().scans.values().filter(|scan| scan.epoch >= first).count()
@@ -415,11 +420,19 @@ impl Ledger {
     }
 }
 
+/// Returns whether the scans that an epoch tests again were ingested with the current graph.
+fn has_current_retests(retested: &[IngestEntry], graphs: &BTreeMap<String, SourceGraph>) -> bool {
+    retested.iter().all(|entry| entry.graph == graph_after(graphs, &entry.source))
+}
+
 impl State {
     /// Returns the scans whose stored candidates an epoch tests again.
-    fn scans_to_retest(&self, epoch: Epoch) -> Result<ScansByEpoch> {
+    fn scans_to_retest(&self, epoch: Epoch, graphs: &BTreeMap<String, SourceGraph>) -> Result<ScansByEpoch> {
         let (manifest, _) = self.writer.folder().ingest_manifest(epoch)?;
         let mut retested = ScansByEpoch::new();
+        if !has_current_retests(&manifest.retested, graphs) {
+            return Ok(retested);
+        }
         for scan_id in manifest.retested.iter().map(|entry| entry.scan_id) {
             if let Some(scan) = self.scans.get(&scan_id) {
                 retested.entry(scan.epoch).or_default().insert(scan_id);
@@ -429,10 +442,13 @@ impl State {
     }
 
     /// Returns the scans whose committed rows the commit of an epoch removes.
-    fn scans_to_remove(&self, epoch: Epoch) -> Result<ScansByEpoch> {
+    fn scans_to_remove(&self, epoch: Epoch, graphs: &BTreeMap<String, SourceGraph>) -> Result<ScansByEpoch> {
         let (manifest, _) = self.writer.folder().ingest_manifest(epoch)?;
         let mut removed = ScansByEpoch::new();
-        let ids = manifest.entries.iter().map(|entry| entry.scan_id).chain(manifest.removed);
+        // Scans of another graph than that of their retest are processed again, all of them.
+        let is_current = has_current_retests(&manifest.retested, graphs);
+        let retested = manifest.retested.iter().filter(|_| !is_current);
+        let ids = manifest.entries.iter().chain(retested).map(|entry| entry.scan_id).chain(manifest.removed);
         for (scan_id, scan) in ids.filter_map(|scan_id| Some((scan_id, self.scans.get(&scan_id)?))) {
             removed.entry(scan.epoch).or_default().insert(scan_id);
         }

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crate::attempt::{AttemptLoop, BranchOutcome, CandidateFacts, CandidateNumbers};
+use crate::attempt::{AttemptLoop, BranchOutcome, CandidateNumbers, CandidateProperties};
 use crate::error::{Error, Result};
 use crate::graph::{Plan, SynthesisNode};
 use crate::id::{MaskDigest, ScanId};
@@ -38,7 +38,9 @@ pub(super) fn select_retested(
         else {
             continue;
         };
-        if before.candidates != after.candidates || ingested.graph != before.results {
+        // Held-out scans are affected without a change of the graph.
+        let is_affected_by_graph = before.results != after.results && !scans.is_held_out_changed(entry.scan_id);
+        if before.candidates != after.candidates || ingested.graph != before.results || !is_affected_by_graph {
             continue;
         }
         match (scan.status, scan.duplicate_of) {
@@ -112,6 +114,10 @@ type TumorKey = (String, MaskDigest, String, u32);
 /// Returns a scan with the rows of the quality tests of a plan, decided from stored scores; `None` if an attempt or a score is missing.
 fn decide_again(plan: &Plan, before: ScanRows) -> Option<ScanRows> {
     let ScanRows { mut scan, samples } = before;
+    if samples.is_empty() {
+        // A duplicate, or a scan without organs.
+        return Some(ScanRows { scan, samples });
+    }
     let source = plan.source_index(&scan.source)?;
     let syntheses: Vec<&SynthesisNode> = plan.masks_of(source).flat_map(|(mask, _)| plan.syntheses_of(mask)).collect();
     // The samples of several tumors are composed of accepted ones, which needs their voxels.
@@ -167,7 +173,7 @@ fn decide_tumor(
             (record.candidate_digest, record.geometry.clone(), record.candidate_id)
         {
             let draw = CandidateNumbers::of_candidate(plan.seed, candidate_id).draw;
-            let facts = CandidateFacts { organ: &record.organ, geometry: &geometry, draw };
+            let facts = CandidateProperties { organ: &record.organ, geometry: &geometry, draw };
             let score = |index: usize, scores: &mut Scores| add_stored(synthesis, index, rows, scores).ok_or(());
             let BranchOutcome { scores, likeness, acceptance, outcome, .. } =
                 stages.decide(branch, &facts, score).ok()?;

@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn part_is_found_in_any_order() {
+    fn contained_series_is_found_in_any_scan_order() {
         let whole = series(&[1, 2, 3, 4, 5]);
         for part_is_first in [false, true] {
             let index = SeriesIndex::default();

@@ -93,9 +93,9 @@ impl<'a> Session<'a> {
         let (scans, changes) = (ledger.scans()?, ScanChanges::default());
         let schedule = Schedule::new(&runner.plan, open, next, &scans, &changes, None).without_interruption();
         runner.progress.expect_scans(schedule.scans() as u64);
-        counts.add(&schedule, &scans, &changes);
-        let shared = process(runner, ledger, &scans, schedule, options)?;
-        counts.add_peak(shared.budget.peak_bytes());
+        let processed = process(runner, ledger, &scans, schedule.clone(), options);
+        counts.add(&schedule, &scans, &changes, ledger.next_epoch());
+        counts.add_peak(processed?.budget.peak_bytes());
         Ok(())
     }
 
@@ -112,10 +112,10 @@ impl<'a> Session<'a> {
         let schedule = Schedule::new(&runner.plan, Vec::new(), next, scans, changes, limit);
         runner.progress.expect_scans(schedule.scans() as u64);
         warn_of_small_disk(&runner.plan, self.folder, &schedule);
-        counts.add(&schedule, scans, changes);
         let left_out_scans = schedule.left_out_scans() as u64;
-        let shared = process(runner, ledger, scans, schedule, options)?;
-        counts.add_peak(shared.budget.peak_bytes());
+        let processed = process(runner, ledger, scans, schedule.clone(), options);
+        counts.add(&schedule, scans, changes, ledger.next_epoch());
+        counts.add_peak(processed?.budget.peak_bytes());
         Ok(left_out_scans)
     }
 
@@ -199,22 +199,22 @@ impl ScanCounts {
         self.peak_lease_bytes = self.peak_lease_bytes.max(bytes);
     }
 
-    /// Adds the scans of a schedule.
-    fn add(&mut self, schedule: &Schedule, scans: &RunScans, changes: &ScanChanges) {
-        let scheduled: BTreeSet<ScanId> =
-            schedule.epochs().iter().flat_map(|work| &work.entries).map(|entry| entry.scan_id).collect();
+    /// Adds the scans of the epochs of a schedule before `end`, which were committed: requests and stops end a schedule early.
+    fn add(&mut self, schedule: &Schedule, scans: &RunScans, changes: &ScanChanges, end: Epoch) {
+        let epochs = || schedule.epochs().iter().filter(|work| work.epoch < end);
+        let scheduled: BTreeSet<ScanId> = epochs().flat_map(|work| &work.entries).map(|entry| entry.scan_id).collect();
         let is_scheduled = |scan_id: &ScanId| scheduled.contains(scan_id);
         let changed = changes.changed.iter().map(|entry| entry.scan_id);
         let retried = changes.pending.iter().chain(changes.duplicates.iter().map(|(_, entry)| entry));
-        self.processed_scans += schedule.scans() as u64;
+        self.processed_scans += epochs().map(|work| work.entries.len() as u64).sum::<u64>();
         self.new_scans += scheduled.iter().filter(|scan_id| !scans.committed.contains_key(scan_id)).count() as u64;
         self.changed_scans.extend(changed.filter(is_scheduled));
         let affected = changes.affected.iter().map(|entry| entry.scan_id);
         self.affected_scans.extend(affected.filter(is_scheduled));
-        let retested = schedule.epochs().iter().flat_map(|work| &work.retested);
+        let retested = epochs().flat_map(|work| &work.retested);
         self.retested_scans.extend(retested.map(|entry| entry.scan_id));
         self.retried_scans.extend(retried.map(|entry| entry.scan_id).filter(is_scheduled));
-        self.removed_scans.extend(schedule.epochs().iter().flat_map(|work| work.removed.iter().copied()));
+        self.removed_scans.extend(epochs().flat_map(|work| work.removed.iter().copied()));
     }
 }
 

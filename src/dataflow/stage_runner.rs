@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::error::{Error, Fault, FaultKind, Result, Stage};
 use crate::graph::{MaskNode, Plan, SynthesisNode};
 use crate::id::{MaskDigest, ScanDigest, ScanId, ScanVersion};
-use crate::ingest::{HeldOut, Scan, ScanEntry};
+use crate::ingest::{Acquisition, HeldOut, Scan, ScanEntry};
 use crate::mask::{MaskedScan, OrganMask};
 use crate::record::{FaultRecord, SampleKind, SampleRecord, ScanRecord, Status};
 use crate::run::spool::{SampleFiles, ScanOutcome, Spool};
@@ -40,6 +40,7 @@ pub struct ScanMetadata {
     shape: [u32; 3],
     spacing_mm: [f64; 3],
     orientation: String,
+    acquisition: Acquisition,
     hu_min: f64,
     hu_max: f64,
 }
@@ -306,6 +307,7 @@ impl StageRunner {
             hu_max: metadata.as_ref().map(|metadata| metadata.hu_max),
             organs,
             mask_coverage,
+            acquisition: metadata.as_ref().map(|metadata| metadata.acquisition.clone()).unwrap_or_default(),
             accepted,
             rejected,
         };
@@ -363,6 +365,7 @@ fn metadata(scan: &Scan) -> ScanMetadata {
         shape: grid.shape.map(|n| u32::try_from(n).unwrap_or(u32::MAX)),
         spacing_mm: grid.spacing_mm(),
         orientation: grid.orientation().code(),
+        acquisition: scan.acquisition.clone(),
         hu_min,
         hu_max,
     }

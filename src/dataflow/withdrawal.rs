@@ -12,6 +12,7 @@ use crate::id::{PatientKey, ScanDigest, ScanId, Tombstone};
 use crate::ingest::ScanEntry;
 use crate::record::FileEntry;
 use crate::run::{EpochChanges, Tombstones};
+use crate::store::CONTACT_SHEET;
 
 use super::changes::{RunScans, ScanChanges};
 use super::process::{current_entries, process};
@@ -187,6 +188,8 @@ pub(super) fn apply_withdrawal(
         receipt.epoch = Some(next);
         (receipt.removed, receipt.rewritten) = (commit.remove, commit.add);
     }
+    // The picture may show a withdrawn scan.
+    ledger.store().remove(CONTACT_SHEET)?;
     // Links to files that are no longer named are removed before the files.
     ledger.project()?;
     if purge {

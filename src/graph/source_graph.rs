@@ -59,10 +59,12 @@ impl Plan {
                 .filter(|input| reached.contains(&input.from))
                 .map(|input| (self.nodes[input.from].name.as_str(), input.port == Port::Rejected))
                 .collect();
-            let hash = hash.add_field("node").add_field(&node.name).add_field(self.settings_without_effect(index));
+            let hash = hash.add_field("node").add_field(&node.name).add_field(self.effective_settings(index));
             let hash = inputs.into_iter().fold(hash, |hash, (name, is_rejected)| {
                 hash.add_field("input").add_field(name).add_field([u8::from(is_rejected)])
             });
+            let mask = self.masks.iter().find(|mask| mask.name == node.name);
+            let hash = mask.map_or(hash.clone(), |mask| hash.add_field(mask.mask.algorithm_version().to_le_bytes()));
             match self.digest_of(&node.name) {
                 Some(digest) => hash.add_field("digest").add_field(digest),
                 None => hash,
@@ -71,7 +73,7 @@ impl Plan {
     }
 
     /// Returns the settings of a node without those that do not affect the results of a scan.
-    fn settings_without_effect(&self, index: usize) -> String {
+    fn effective_settings(&self, index: usize) -> String {
         let node = &self.nodes[index];
         let mut settings = self.resolved[node.role.section()][&node.name].clone();
         if let Json::Object(table) = &mut settings {
@@ -135,6 +137,7 @@ mod tests {
         kind = "labels"
         inputs = ["chests"]
         organs = ["lung"]
+        merged_ids = { lung = [7, 8] }
         [stages.tumors]
         kind = "rules"
         inputs = ["organs"]

@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn slabs_of_thick_volume_are_canonical_bytes() {
+    fn digest_by_slabs_equals_digest_of_whole_volume() {
         // More than one slab, the last one thinner.
         let ras = Array3::from_fn([300, 290, 31], |[x, y, z]| (x * 7 + y * 3 + z * 11) as i16);
         let plain: Vec<u8> = ras.as_slice().iter().flat_map(|hu| hu.to_le_bytes()).collect();

@@ -8,6 +8,7 @@
 //! Compressed DICOM can be decoded in a separate process. No header value that identifies a person leaves this module: scans are named by
 //! ids, patients by keyed hashes. The path of a scan may name a person; paths are written to `RUN/private` only.
 
+mod acquisition;
 mod archive;
 mod archive_files;
 pub mod dicom;
@@ -36,6 +37,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use acquisition::Acquisition;
 pub use archive::{ArchiveRemarks, SeparatedSeries};
 pub use archive_files::{ArchiveConfig, ArchiveSource};
 pub use digest::{SliceHashes, content_digest, slice_hashes};
@@ -97,6 +99,8 @@ pub struct Scan {
     pub volume: Volume,
     /// The label files of the scan.
     pub companions: Arc<dyn Companions>,
+    /// The acquisition; every value is absent if the format does not state it.
+    pub acquisition: Acquisition,
 }
 
 impl std::fmt::Debug for Scan {

@@ -22,7 +22,7 @@ pub fn draft(survey: &ScanFolderSurvey, name: &str, root: &Path) -> String {
         text,
         "\n[pipeline]\nname = \"{name}\"\nseed = 2024         # decides every random number\nepoch_scans = 16    # scans in one commit\n\n\
          [sources.scans]\n{}\n[stages.organs]\n{}\n\
-         # Tumors by rules; the kind \"generator\" needs weights of a network.\n[stages.tumors]\nkind = \"rules\"\ninputs = [\"organs\"]\n\
+         # Tumors by rules; the kind \"generator\" needs weights of a network.\n[stages.tumors]\nkind = \"rules\"\ninputs = [\"organs\"]\n{}\
          variants = 2        # tumors in each organ of each scan\n\n\
          [stages.contrast]\nkind = \"intensity\"\ninputs = [\"tumors\"]\n\n\
          # Which tumors are kept: conditions on the scores, up to this number of attempts at each tumor.\n[stages.test]\n\
@@ -31,6 +31,7 @@ pub fn draft(survey: &ScanFolderSurvey, name: &str, root: &Path) -> String {
          [sinks.training_set]\nkind = \"patches\"\ninputs = [\"test\"]\n",
         source(survey, root),
         mask(survey),
+        priors(survey),
     );
     text
 }
@@ -90,6 +91,25 @@ fn mask(survey: &ScanFolderSurvey) -> String {
         ScanLayout::Files { labels: None, .. } => "# No label files were found: the lungs are found by their HU. For other organs, make labels with \
              TotalSegmentator,\n# or name a program that makes them with the kind \"command\".\nkind = \"lung\"\ninputs = [\"scans\"]\n"
             .to_owned(),
+    }
+}
+
+/// Returns the setting of the organs that have no measured sizes and contrasts; empty if there are none.
+fn priors(survey: &ScanFolderSurvey) -> String {
+    let ids = match &survey.layout {
+        ScanLayout::Decathlon { labels, .. } | ScanLayout::Nnunet { labels, .. } => labels,
+        ScanLayout::Files { labels: Some(labels), .. } if !labels.is_totalsegmentator => &labels.ids,
+        ScanLayout::Files { .. } => return String::new(),
+    };
+    let prior = |organ: &str| ORGANS.into_iter().find(|known| organ.contains(known)).unwrap_or("liver");
+    let organs = organs_of(ids);
+    let others = organs.keys().filter(|organ| !ORGANS.contains(&organ.as_str()));
+    let priors: Vec<String> = others.map(|organ| format!("{organ} = \"{}\"", prior(organ))).collect();
+    match &priors[..] {
+        [] => String::new(),
+        priors => {
+            format!("priors = {{ {} }}   # the organ whose measured sizes and contrasts are used\n", priors.join(", "))
+        }
     }
 }
 

@@ -5,10 +5,9 @@ use std::path::{Path, PathBuf};
 
 use walkdir::WalkDir;
 
-use super::PatientGuess;
-use super::labels::{LabelFiles, label_meaning, pattern_of};
+use super::labels::{LabelFiles, ending, label_meaning, pattern_of};
 use crate::error::{Error, Result};
-use crate::ingest::{case_name, is_dicom_slice, nifti, volume_file};
+use crate::ingest::{is_dicom_slice, nifti, volume_file};
 
 /// Maximum number of files that are listed.
 const MAX_FILES: usize = 200_000;
@@ -18,6 +17,15 @@ const READ_FILES: usize = 2;
 
 /// Lowest HU of a volume that is a scan: air.
 const AIR_HU: f32 = -500.0;
+
+/// The origin of the patient of a scan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PatientGuess {
+    /// A component of the path, counted from 0.
+    Component(usize),
+    /// The header of a DICOM series.
+    DicomHeader,
+}
 
 /// The content of the files of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,12 +145,6 @@ impl FileGroups {
     }
 }
 
-/// Returns the ending of the name of a volume; `None` if the file has another ending.
-pub(super) fn ending(path: &Path) -> Option<String> {
-    let name = path.file_name()?.to_string_lossy();
-    case_name(&name).map(|case| name[case.len()..].to_owned())
-}
-
 /// Groups files by name, if names repeat, or else by parent folder and ending.
 fn grouped(files: Vec<PathBuf>) -> Vec<Group> {
     let mut by_name: BTreeMap<(String, usize), Vec<PathBuf>> = BTreeMap::new();
@@ -187,7 +189,7 @@ fn is_alone(file: &Path, name: &str) -> bool {
 fn content_of(folder: &Path, group: &Group) -> Content {
     let mut content = Content::Other;
     for file in group.files.iter().take(READ_FILES) {
-        // A file that cannot be read says nothing about the others.
+        // A file that cannot be read shows nothing of the others.
         let Ok(volume) = volume_file::read_volume_within(folder.join(file), &nifti::Limits::default()) else {
             continue;
         };

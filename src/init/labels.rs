@@ -3,8 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
-use super::files::ending;
-use crate::ingest::{is_tumor_name, known_label_names, volume_file};
+use crate::ingest::{case_name, is_tumor_name, known_label_names, volume_file};
 
 /// Smallest number of ids of a file that names none and is taken for labels of TotalSegmentator.
 const MANY_IDS: usize = 15;
@@ -30,11 +29,18 @@ pub(super) fn pattern_of(folder: &Path, scans: &[PathBuf], labels: &[PathBuf]) -
     let candidates: BTreeSet<String> =
         labels.iter().take(CHECKED_SCANS).filter_map(|label| relative(scan, label)).collect();
     let found = |pattern: &String| {
-        let exists = |scan: &&PathBuf| folder.join(label_of(scan, pattern)).is_file();
-        let checked = scans.iter().filter(exists).count();
-        (checked > 0).then(|| (pattern.clone(), checked))
+        // A file that is found for every scan is the label file of one of them.
+        let paths: BTreeSet<PathBuf> =
+            scans.iter().filter_map(|scan| folder.join(label_of(scan, pattern)).canonicalize().ok()).collect();
+        (!paths.is_empty()).then(|| (pattern.clone(), paths.len()))
     };
     candidates.iter().filter_map(found).max_by_key(|(pattern, count)| (*count, std::cmp::Reverse(pattern.len())))
+}
+
+/// Returns the ending of the name of a volume; `None` if the file has another ending.
+pub(super) fn ending(path: &Path) -> Option<String> {
+    let name = path.file_name()?.to_string_lossy();
+    case_name(&name).map(|case| name[case.len()..].to_owned())
 }
 
 /// Returns the path of the label file of a scan by a pattern.

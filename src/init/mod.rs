@@ -10,10 +10,11 @@ mod labels;
 use std::path::{Path, PathBuf};
 
 pub use draft::draft;
+pub use files::PatientGuess;
+pub use labels::LabelFiles;
 
 use crate::error::{Error, Result};
 use files::FileGroups;
-use labels::LabelFiles;
 
 /// A folder of scans.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,15 +53,6 @@ pub enum ScanLayout {
         /// The label files; absent if there are none.
         labels: Option<LabelFiles>,
     },
-}
-
-/// The origin of the patient of a scan.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PatientGuess {
-    /// A component of the path, counted from 0.
-    Component(usize),
-    /// The header of a DICOM series.
-    DicomHeader,
 }
 
 /// Looks for scans and labels in a folder. Headers and a few volumes are read.

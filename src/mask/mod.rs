@@ -112,6 +112,11 @@ pub trait Mask: Send + Sync {
     /// Returns the organs that this stage may find.
     fn organs(&self) -> Arc<[Organ]>;
 
+    /// Returns the version of the algorithm, which increases with every change of results: a run folder then computes its scans again.
+    fn algorithm_version(&self) -> u32 {
+        1
+    }
+
     /// Returns the mask of `scan` on the grid of the scan.
     ///
     /// # Errors

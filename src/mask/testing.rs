@@ -31,7 +31,13 @@ pub fn scan_with_companions(grid: Grid, companions: LabelsInMemory) -> Scan {
         version: Default::default(),
     };
     let volume = Volume { grid, voxels: Voxels::I16(Array3::filled(grid.shape, 0)) };
-    Scan { entry, digest: ScanDigest::from_bytes([0; 32]), volume, companions: Arc::new(companions) }
+    Scan {
+        acquisition: Default::default(),
+        entry,
+        digest: ScanDigest::from_bytes([0; 32]),
+        volume,
+        companions: Arc::new(companions),
+    }
 }
 
 /// Returns a scan of HU 0 with the label file `labels.nii.gz`.

@@ -10,6 +10,7 @@ use super::file::Placement;
 use crate::attempt::Outcome;
 use crate::error::{Error, Fault, FaultKind, Stage};
 use crate::id::{CandidateDigest, MaskDigest, PatientKey, SampleId, ScanDigest, ScanId, StageDigest};
+use crate::ingest::Acquisition;
 use crate::score::Scores;
 use crate::synth::Geometry;
 
@@ -201,6 +202,9 @@ pub struct ScanRecord {
     pub organs: Vec<(String, f64)>,
     /// The smallest share of the scan's voxels that the files of a mask cover; absent without a mask.
     pub mask_coverage: Option<f64>,
+    /// The acquisition of a DICOM series.
+    #[serde(default)]
+    pub acquisition: Acquisition,
     /// The number of accepted tumors.
     pub accepted: u32,
     /// The number of rejected attempts.
@@ -321,6 +325,7 @@ impl ScanRecord {
             hu_max: None,
             organs: Vec::new(),
             mask_coverage: None,
+            acquisition: Acquisition::default(),
             accepted: 0,
             rejected: 0,
         }

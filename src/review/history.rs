@@ -17,21 +17,21 @@ pub struct SampleHistory {
     /// The row of the sample; the first by quality test and tumor if there are several.
     pub record: SampleRecord,
     /// The files of the sample.
-    pub files: SampleFilesAt,
+    pub files: SampleFileLocations,
     /// The quality tests that decided on the tumors of the sample, each with all attempts at these tumors.
     pub tests: Vec<TestHistory>,
 }
 
 /// The location of the files of a sample, relative to the run folder.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct SampleFilesAt {
+pub struct SampleFileLocations {
     /// The shard of the patch, with the offset and length in bytes; absent if the patch was not kept.
     pub patch: Option<(String, u64, u64)>,
     /// The image and label, if a sink has them as files.
     pub pair: Option<(String, String)>,
 }
 
-impl From<&Placement> for SampleFilesAt {
+impl From<&Placement> for SampleFileLocations {
     fn from(placement: &Placement) -> Self {
         let Placement { patch_shard, patch_offset_bytes, patch_length_bytes, image_path, label_path, .. } =
             placement.clone();
@@ -110,7 +110,13 @@ impl SampleHistory {
                 key(own) == key(row)
             })
         };
-        let pipeline = run.manifest_at(at)?.pipeline;
+        // A row of a scan that a change of the graph has not reached yet was decided on by the graph of its epoch.
+        let mut manifest = run.manifest_at(at)?;
+        if manifest.pipeline_digest != record.pipeline_digest {
+            let earlier = run.manifest_at(Some(record.epoch)).ok();
+            manifest = earlier.filter(|earlier| earlier.pipeline_digest == record.pipeline_digest).unwrap_or(manifest);
+        }
+        let pipeline = manifest.pipeline;
         let mut rows: Vec<&SampleRow> = of_epoch.iter().filter(|row| is_of_tumor(row)).collect();
         rows.sort_by_key(|row| (row.record.tumor_id, row.record.attempt));
         let mut tests: Vec<TestHistory> = Vec::new();
@@ -122,7 +128,7 @@ impl SampleHistory {
             }
         }
         tests.sort_by(|a, b| a.test.cmp(&b.test));
-        Ok(Self { record, files: SampleFilesAt::from(&first.placement), tests })
+        Ok(Self { record, files: SampleFileLocations::from(&first.placement), tests })
     }
 }
 

@@ -8,7 +8,7 @@ mod picture;
 mod replay;
 mod sheet;
 
-pub use history::{AttemptHistory, ConditionResult, SampleFilesAt, SampleHistory, TestHistory};
+pub use history::{AttemptHistory, ConditionResult, SampleFileLocations, SampleHistory, TestHistory};
 pub use picture::{BoxStatistics, SampleView, window_of};
 pub use replay::{Replay, replay};
 pub use sheet::{ContactSheet, draw_contact_sheet};

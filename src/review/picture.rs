@@ -62,6 +62,14 @@ impl SampleView {
         Ok(Self { record, scan, patch })
     }
 
+    /// Reads the patch of another sample of the same scan.
+    ///
+    /// # Errors
+    /// If the patch is damaged.
+    pub fn of_other(self, run: &RunFolder, sample: &SelectedSample) -> Result<Self> {
+        Ok(Self { record: sample.record.clone(), patch: read_patch(run, sample)?, scan: self.scan })
+    }
+
     /// Returns the box of the tumor of the row, and the mask of its tumor; `None` for a negative.
     fn tumor(&self) -> Option<(usize, Array3<u8>)> {
         let index = (self.record.tumor_id as usize).min(self.patch.boxes.len().checked_sub(1)?);

@@ -13,10 +13,8 @@ use crate::record::parquet::decode_part;
 use crate::record::schema::Table;
 use crate::record::{SampleKind, SampleRow};
 use crate::run::RunFolder;
+use crate::store::CONTACT_SHEET;
 use crate::volume::{Picture, stacked};
-
-/// The name of the picture in the run folder.
-const NAME: &str = "contact_sheet.png";
 
 /// Maximum number of samples in each column.
 const ROWS: usize = 6;
@@ -66,19 +64,37 @@ pub fn draw_contact_sheet(run: &RunFolder, registry: &Registry) -> Result<Option
     let all: Vec<SelectedSample> = columns.iter().flatten().cloned().collect();
     let reader = ScanReader::open(run, &all, None, registry)?;
     let mut pictures: [Vec<Picture>; 2] = Default::default();
-    for ((samples, pictures), colour) in columns.iter().zip(&mut pictures).zip(COLOURS) {
-        for sample in samples {
-            let view = SampleView::read(run, &reader, sample)?;
-            let picture = view.axial(window_of(&sample.record.organ), PIXELS);
-            pictures.extend(picture.map(|picture| picture.framed(FRAME, colour)));
+    let scans: BTreeSet<ScanId> = all.iter().map(|sample| sample.record.scan_id).collect();
+    let mut problem = None;
+    for scan_id in scans {
+        let mut view: Option<SampleView> = None;
+        for (column, samples) in columns.iter().enumerate() {
+            for sample in samples.iter().filter(|sample| sample.record.scan_id == scan_id) {
+                let next = match view.take() {
+                    Some(view) => view.of_other(run, sample),
+                    None => SampleView::read(run, &reader, sample),
+                };
+                match next {
+                    Ok(next) => {
+                        let picture = next.axial(window_of(&sample.record.organ), PIXELS);
+                        pictures[column].extend(picture.map(|picture| picture.framed(FRAME, COLOURS[column])));
+                        view = Some(next);
+                    }
+                    // The other scans are drawn.
+                    Err(error) => problem = Some(error),
+                }
+            }
         }
+    }
+    if let Some(error) = problem.filter(|_| pictures.iter().all(Vec::is_empty)) {
+        return Err(error);
     }
     let [accepted, rejected] = [pictures[0].len(), pictures[1].len()];
     let columns: Vec<Picture> =
         pictures.iter().filter(|rows| !rows.is_empty()).map(|rows| stacked(rows, GAP)).collect();
     let png = Picture::side_by_side(&columns, 2 * GAP).to_png()?;
-    run.store().replace(NAME, &mut |out| out.write_all(&png))?;
-    Ok(Some(ContactSheet { path: run.store().display_path(NAME).into(), accepted, rejected }))
+    run.store().replace(CONTACT_SHEET, &mut |out| out.write_all(&png))?;
+    Ok(Some(ContactSheet { path: run.store().display_path(CONTACT_SHEET).into(), accepted, rejected }))
 }
 
 /// Returns the accepted and the rejected samples of the sheet, from at most [`MAX_SCANS`] scans and as many organs as possible.

@@ -37,7 +37,7 @@ pub struct Base {
 
 impl Base {
     /// Returns the name of the private file with the paths of the scans.
-    pub(super) fn private_name(&self) -> String {
+    pub(super) fn private_file_name(&self) -> String {
         format!("private/base-{}-{}.jsonl", epoch_name(self.epoch), self.private_sha256)
     }
 }

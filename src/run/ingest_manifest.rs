@@ -130,7 +130,7 @@ impl IngestManifest {
     }
 
     /// Returns the name of the private file of this manifest.
-    pub(super) fn private_name(&self, digest: &str) -> String {
+    pub(super) fn private_file_name(&self, digest: &str) -> String {
         format!("private/{}-{digest}.jsonl", epoch_name(self.epoch))
     }
 }

@@ -65,10 +65,10 @@ impl RunFolder {
     /// If the private file does not exist or belongs to another manifest.
     pub fn scan_entries(&self, epoch: u64) -> Result<Vec<ScanEntry>> {
         let (entries, name) = match self.base() {
-            Some(base) if epoch <= base.epoch => (base.entries.clone(), base.private_name()),
+            Some(base) if epoch <= base.epoch => (base.entries.clone(), base.private_file_name()),
             _ => {
                 let (manifest, digest) = self.ingest_manifest(epoch)?;
-                let name = manifest.private_name(&digest);
+                let name = manifest.private_file_name(&digest);
                 (manifest.entries, name)
             }
         };

@@ -37,7 +37,7 @@ pub(super) fn write_base(folder: &RunFolder, epoch: u64, head: &RunHead) -> Resu
         private_sha256: FileDigest::of(&text).sha256,
     };
     let store = folder.store();
-    store.create(&base.private_name(), &text)?;
+    store.create(&base.private_file_name(), &text)?;
     store.create(&base_name(epoch), &canonical::pretty(&base)?)
 }
 
@@ -81,7 +81,7 @@ pub(super) fn finish_purge(folder: &RunFolder) -> Result<Vec<String>> {
         }
     }
     for name in store.list("private")? {
-        let is_earlier_base = name.starts_with("base-") && format!("private/{name}") != base.private_name();
+        let is_earlier_base = name.starts_with("base-") && format!("private/{name}") != base.private_file_name();
         if is_earlier(&name) || is_earlier_base {
             remove(format!("private/{name}"))?;
         }

@@ -240,7 +240,7 @@ impl RunFolder {
     ///
     /// # Errors
     /// If a commit or its manifest cannot be read.
-    pub fn first_epoch_of_code(&self, version: &str) -> Result<u64> {
+    pub fn first_epoch_of_version(&self, version: &str) -> Result<u64> {
         let Some(head) = self.head else { return Ok(0) };
         let (mut first, mut end) = (self.base().map_or(0, |base| base.epoch), head + 1);
         // A version is used for a sequence of epochs, so a few manifests show where it begins.

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::reader::RunFolder;
-use super::seal::{LayoutInput, SealAgain, count, seal_again};
+use super::seal::{LayoutInput, ResealedRows, count, seal_again};
 use super::{Commit, Counts};
 use crate::error::{Error, Result};
 use crate::id::ScanId;
@@ -47,7 +47,7 @@ pub fn remove_scans(folder: &RunFolder, scans: &ScansByEpoch, inputs: &[LayoutIn
             count(&mut removal.counts, scan, samples, faults);
         }
         let rows =
-            SealAgain { scans: kept_scans, samples: kept_samples, faults: kept_faults, retested: BTreeSet::new() };
+            ResealedRows { scans: kept_scans, samples: kept_samples, faults: kept_faults, retested: BTreeSet::new() };
         let added = seal_again(&**folder.store(), epoch, rows, &files, inputs)?;
         removal.remove.extend(files.iter().filter(|file| !added.contains(file)).cloned());
         removal.add.extend(added.into_iter().filter(|file| !files.contains(file)));

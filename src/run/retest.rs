@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::reader::RunFolder;
 use super::remove::{ScansByEpoch, files_of_epochs, split};
-use super::seal::{LayoutInput, SealAgain, count, seal_again};
+use super::seal::{LayoutInput, ResealedRows, count, seal_again};
 use super::{Counts, Removal};
 use crate::error::Result;
 use crate::id::{SampleId, ScanId};
@@ -83,7 +83,7 @@ pub fn retest_scans(
             scans.push(after.scan);
             samples.extend(after.samples);
         }
-        let rows = SealAgain { scans, samples, faults, retested };
+        let rows = ResealedRows { scans, samples, faults, retested };
         let added = seal_again(&**folder.store(), epoch, rows, &files, inputs)?;
         retest.removal.remove.extend(files.iter().filter(|file| !added.contains(file)).cloned());
         retest.removal.add.extend(added.into_iter().filter(|file| !files.contains(file)));

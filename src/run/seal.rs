@@ -81,11 +81,11 @@ pub fn seal(
 pub(super) fn seal_again(
     store: &dyn DurableStorage,
     epoch: u64,
-    rows: SealAgain,
+    rows: ResealedRows,
     committed: &[FileEntry],
     inputs: &[LayoutInput<'_>],
 ) -> Result<Vec<FileEntry>> {
-    let SealAgain { scans, samples, faults, retested } = rows;
+    let ResealedRows { scans, samples, faults, retested } = rows;
     let mut files: BTreeMap<SampleId, SampleSource> =
         samples.iter().map(|row| (row.record.sample_id, SampleSource::of_committed(&row.placement))).collect();
     let rows = EpochRows { scans, samples: samples.into_iter().map(|row| row.record).collect(), faults };
@@ -98,7 +98,7 @@ pub(super) fn seal_again(
     }
     for (sample_id, rows) in by_sample {
         if let Some(source) = files.get_mut(&sample_id) {
-            source.describe_again(&stage, sample_id, &rows)?;
+            source.rewrite_description(&stage, sample_id, &rows)?;
         }
     }
     let add = seal_rows(stage, rows, files, inputs)?;
@@ -107,7 +107,7 @@ pub(super) fn seal_again(
 }
 
 /// The rows of an epoch that is sealed again.
-pub(super) struct SealAgain {
+pub(super) struct ResealedRows {
     pub scans: Vec<ScanRecord>,
     pub samples: Vec<SampleRow>,
     pub faults: Vec<FaultRecord>,
@@ -219,7 +219,12 @@ impl SampleSource {
     }
 
     /// Stages the patch with a description of these rows.
-    fn describe_again(&mut self, stage: &EpochStage<'_>, sample_id: SampleId, rows: &[&SampleRecord]) -> Result<()> {
+    fn rewrite_description(
+        &mut self,
+        stage: &EpochStage<'_>,
+        sample_id: SampleId,
+        rows: &[&SampleRecord],
+    ) -> Result<()> {
         self.is_retested = true;
         let Some(part) = &self.patch else { return Ok(()) };
         let mut bytes = Vec::new();

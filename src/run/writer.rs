@@ -196,7 +196,7 @@ impl RunWriter {
         let manifest = IngestManifest::new(epoch, changes, &self.graphs)?;
         let (text, digest) = manifest.text()?;
         let store = self.folder.store();
-        store.create(&manifest.private_name(&digest), &private_text(&changes.entries)?)?;
+        store.create(&manifest.private_file_name(&digest), &private_text(&changes.entries)?)?;
         store.create(&ingest_name(epoch), &text)?;
         self.ingested += 1;
         Ok(epoch)

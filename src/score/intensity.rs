@@ -344,7 +344,13 @@ mod tests {
             version: Default::default(),
         };
         let volume = Volume { grid, voxels: Voxels::I16(Array3::from_fn(shape, hu)) };
-        let scan = Scan { entry, digest: ScanDigest::from_bytes([0; 32]), volume, companions: Arc::new(NoCompanions) };
+        let scan = Scan {
+            acquisition: Default::default(),
+            entry,
+            digest: ScanDigest::from_bytes([0; 32]),
+            volume,
+            companions: Arc::new(NoCompanions),
+        };
         let labels = Array3::from_fn(shape, |[x, _, _]| u8::from(x < 10));
         MaskedScan { scan: Arc::new(scan), mask: OrganMask { labels, organs: Arc::new([liver()]), coverage: 1.0 } }
     }

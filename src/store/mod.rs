@@ -39,6 +39,9 @@ pub const STAGING: &str = "staging";
 /// Folders that contain paths of scans or unfinished work, accessible only to their owner.
 pub const PRIVATE: [&str; 3] = [STAGING, "private", "requests"];
 
+/// The name of the picture of some samples of a run folder, which may be replaced and removed.
+pub const CONTACT_SHEET: &str = "contact_sheet.png";
+
 /// Paths that may be replaced: the folders of layouts, telemetry and tables, which are regenerated from committed files, and
 /// `private/pipeline.json` and `private/held_out.json`, which every start of the run may rewrite.
 pub const REPLACEABLE: [&str; 10] = [
@@ -50,7 +53,7 @@ pub const REPLACEABLE: [&str; 10] = [
     "faults",
     "quality",
     "private/pipeline.json",
-    "contact_sheet.png",
+    CONTACT_SHEET,
     "private/held_out.json",
 ];
 

@@ -164,7 +164,13 @@ pub(crate) mod testing {
             version: Default::default(),
         };
         let companions = Arc::new(NoCompanions);
-        let scan = Scan { entry, digest: ScanDigest::from_bytes([0; 32]), volume: Volume { grid, voxels }, companions };
+        let scan = Scan {
+            acquisition: Default::default(),
+            entry,
+            digest: ScanDigest::from_bytes([0; 32]),
+            volume: Volume { grid, voxels },
+            companions,
+        };
         MaskedScan { scan: Arc::new(scan), mask: OrganMask { labels, organs: Arc::new([liver()]), coverage: 1.0 } }
     }
 

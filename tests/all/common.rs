@@ -30,7 +30,13 @@ pub fn scan_of(volume: Volume) -> Scan {
         modified_s: 0,
         version: Default::default(),
     };
-    Scan { entry, digest: ScanDigest::from_bytes([0; 32]), volume, companions: Arc::new(NoCompanions) }
+    Scan {
+        acquisition: Default::default(),
+        entry,
+        digest: ScanDigest::from_bytes([0; 32]),
+        volume,
+        companions: Arc::new(NoCompanions),
+    }
 }
 
 struct NoCompanions;

@@ -35,6 +35,7 @@ impl Archive {
     fn config(&self, include: &[&str]) -> FolderConfig {
         FolderConfig {
             settle: None,
+            acquisition_year: false,
             root: self.root.clone(),
             include: include.iter().map(|pattern| (*pattern).to_owned()).collect(),
             exclude: vec![],
@@ -247,6 +248,7 @@ fn patient_keys_group_scans_without_names() {
 fn new_reports_all_errors_at_once() {
     let config = FolderConfig {
         settle: None,
+        acquisition_year: false,
         root: "/no/such/folder".into(),
         include: vec!["**/[ct.nii".into(), "/absolute".into(), "../up".into()],
         exclude: vec!["{a,b".into()],

@@ -113,6 +113,7 @@ fn digest_of_dicom_series_is_that_of_its_conversion() {
     std::fs::write(folder.path().join("secret"), SECRET).unwrap();
     let config = FolderConfig {
         settle: None,
+        acquisition_year: false,
         root: folder.path().to_owned(),
         include: vec!["*/dicom".to_owned()],
         exclude: Vec::new(),

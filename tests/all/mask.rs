@@ -125,7 +125,13 @@ fn scan_without_labels(volume: Volume) -> Scan {
         modified_s: 0,
         version: Default::default(),
     };
-    Scan { entry, digest: ScanDigest::from_bytes([0; 32]), volume, companions: Arc::new(NoCompanions) }
+    Scan {
+        acquisition: Default::default(),
+        entry,
+        digest: ScanDigest::from_bytes([0; 32]),
+        volume,
+        companions: Arc::new(NoCompanions),
+    }
 }
 
 /// Returns the Dice of the lungs in `volume` and the voxels with truth 1; voxels with truth 2 are ignored.

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
+use dicom_core::{Tag, VR};
+use dicom_dictionary_std::tags;
 use freetumor::dataflow::{Progress, RunOptions, run};
 use freetumor::graph::{GraphFile, Registry, Resources, check};
 use freetumor::ingest::nifti::{self, Datatype};
@@ -13,6 +15,8 @@ use freetumor::record::{FaultRecord, QualityRecord, ScanRecord};
 use freetumor::run::RunFolder;
 use freetumor::volume::{Affine, Array3, Grid};
 use sha2::{Digest, Sha256};
+
+use crate::dicom_files;
 
 /// Writes small scans with a block of liver, one per patient; the last scan has no label and is a fault.
 fn archive(root: &Path, patients: &[&str]) {
@@ -106,6 +110,84 @@ fn rows<R: Row>(run: &RunFolder, show: impl Fn(&R) -> String) -> String {
 fn hex_ids(text: &str) -> BTreeSet<String> {
     let strings = text.split(|c: char| !c.is_ascii_hexdigit() || c.is_ascii_uppercase());
     strings.filter(|string| string.len() >= 16).map(|string| string[..16].to_owned()).collect()
+}
+
+#[test]
+fn only_listed_elements_of_dicom_headers_are_in_tables() {
+    let free_text = [
+        (tags::PATIENT_NAME, VR::PN),
+        (tags::PATIENT_ADDRESS, VR::LO),
+        (tags::PATIENT_COMMENTS, VR::LT),
+        (tags::STUDY_DESCRIPTION, VR::LO),
+        (tags::SERIES_DESCRIPTION, VR::LO),
+        (tags::PROTOCOL_NAME, VR::LO),
+        (tags::INSTITUTION_NAME, VR::LO),
+        (tags::INSTITUTION_ADDRESS, VR::ST),
+        (tags::REFERRING_PHYSICIAN_NAME, VR::PN),
+        (tags::OPERATORS_NAME, VR::PN),
+        (tags::STATION_NAME, VR::SH),
+        (tags::ACCESSION_NUMBER, VR::SH),
+        (tags::IMAGE_COMMENTS, VR::LT),
+        (tags::DEVICE_SERIAL_NUMBER, VR::LO),
+        (tags::CONTRAST_BOLUS_AGENT, VR::LO),
+        (Tag(0x0011, 0x0010), VR::LO),
+        (Tag(0x0011, 0x1001), VR::LO),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let slices: Vec<_> = dicom_files::series(4)
+        .into_iter()
+        .map(|slice| {
+            let marked = free_text
+                .iter()
+                .enumerate()
+                .fold(slice, |slice, (index, (tag, vr))| slice.text(*tag, *vr, &format!("MARKER{index}")));
+            marked
+                .text(tags::PATIENT_BIRTH_DATE, VR::DA, "19610203")
+                .text(tags::ACQUISITION_DATE, VR::DA, "19990405")
+                .text(tags::MANUFACTURER, VR::LO, "SCANNERS LTD")
+                .text(tags::MANUFACTURER_MODEL_NAME, VR::LO, "Model 7")
+                .text(tags::CONVOLUTION_KERNEL, VR::SH, "B30f")
+                .text(tags::KVP, VR::DS, "120")
+                .text(tags::EXPOSURE, VR::IS, "95")
+                .text(tags::SLICE_THICKNESS, VR::DS, "1.5")
+                .text(tags::PATIENT_POSITION, VR::CS, "HFS")
+        })
+        .collect();
+    dicom_files::write(&folder.path().join("ct/case/dicom"), &slices);
+    std::fs::write(folder.path().join("secret"), "a secret for tests only").unwrap();
+    let scan = |out: &str, setting: &str| {
+        let text = format!(
+            "[pipeline]\nname = 'private'\n[sources.scans]\nkind = 'folder'\nroot = 'ct'\ninclude = ['*/dicom']\n{setting}\n\
+             [stages.lungs]\nkind = 'lung'\ninputs = ['scans']\n[stages.tumors]\nkind = 'rules'\ninputs = ['lungs']\n\
+             [stages.values]\nkind = 'intensity'\ninputs = ['tumors']\n[stages.test]\nkind = 'quality-test'\ninputs = ['values']\n\
+             accept = ['delta_hu < -5']\n[sinks.set]\nkind = 'patches'\ninputs = ['test']\n"
+        );
+        let machine = Resources { patient_secret: Some(folder.path().join("secret")), ..Resources::default() };
+        let checked = check(&GraphFile::new("test.toml", folder.path(), text), &Registry::with_resources(&machine));
+        let plan = checked.plan.unwrap_or_else(|| panic!("{:?}", checked.problems));
+        let out = folder.path().join(out);
+        run(plan, &out, &RunOptions::default(), &Arc::new(Progress::default())).unwrap();
+        let text = public_text(&out);
+        assert!(!text.contains("MARKER") && !text.contains("19610203") && !text.contains("19990405"), "{text}");
+        let run = RunFolder::open(&out).unwrap();
+        let files = run.files("scans", None).unwrap();
+        decode_part::<ScanRecord>(run.read_verified(&files[0]).unwrap()).unwrap().remove(0).acquisition
+    };
+    let acquisition = scan("run", "");
+    let expected = freetumor::ingest::Acquisition {
+        manufacturer: Some("SCANNERS LTD".into()),
+        scanner_model: Some("Model 7".into()),
+        kernel: Some("B30f".into()),
+        tube_voltage_kv: Some(120.0),
+        exposure_mas: Some(95.0),
+        slice_thickness_mm: Some(1.5),
+        has_contrast: Some(true),
+        patient_position: Some("HFS".into()),
+        acquisition_year: None,
+    };
+    assert_eq!(acquisition, expected);
+    let with_year = scan("run with year", "acquisition_year = true");
+    assert_eq!(with_year.acquisition_year, Some(1999));
 }
 
 #[test]

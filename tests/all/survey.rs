@@ -201,7 +201,10 @@ fn labels_that_nnunet_rejects_have_hints() {
     for name in ["background", "ignore"] {
         let (code, text) =
             organs(&format!("{name} = {{ ids = [5] }}"), &format!("{name} = [1, 2]"), &format!("{name} = \"liver\""));
-        assert!(code == 2 && text.contains(&format!("a meaning of its own in nnU-Net, got `{name}`")), "{text}");
+        assert!(
+            code == 2 && text.contains(&format!("expected a label name that nnU-Net does not reserve, got `{name}`")),
+            "{text}"
+        );
     }
 }
 

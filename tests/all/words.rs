@@ -73,6 +73,8 @@ const KEPT: &[(&str, &str)] = &[
     ("gives", "examples/command/"),
     ("judge", "examples/gain/"),
     ("judges", "examples/gain/"),
+    // A key of systemd.
+    ("wanted", "src/guide/operating.md"),
 ];
 
 fn files() -> Vec<PathBuf> {

@@ -63,6 +63,7 @@ fn scan(spacing_mm: [f64; 3]) -> MaskedScan {
     };
     let volume = Volume { grid, voxels: Voxels::I16(hu) };
     let scan = Scan {
+        acquisition: Default::default(),
         entry,
         digest: freetumor::id::ScanDigest::from_bytes([0; 32]),
         volume,

@@ -125,7 +125,13 @@ fn masked(path: &str) -> MaskedScan {
         modified_s: 0,
         version: Default::default(),
     };
-    let scan = Scan { entry, digest: ScanDigest::from_bytes([0; 32]), volume, companions: Arc::new(NoCompanions) };
+    let scan = Scan {
+        acquisition: Default::default(),
+        entry,
+        digest: ScanDigest::from_bytes([0; 32]),
+        volume,
+        companions: Arc::new(NoCompanions),
+    };
     MaskedScan { scan: Arc::new(scan), mask: OrganMask { labels, organs: Arc::new([]), coverage: 1.0 } }
 }
 

@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn other_content_than_that_of_the_listing_is_a_fault() {
+    fn content_changed_since_listing_is_a_fault() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let mut bytes = tar_bytes();
         std::fs::write(file.path(), &bytes).unwrap();

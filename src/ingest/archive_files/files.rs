@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn archives_are_one_file_or_match_a_pattern() {
+    fn archive_path_is_file_or_pattern() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(folder.path().join("x/y")).unwrap();
         for name in ["x/a.tar", "x/y/b.tar", "x/c[1].zip"] {

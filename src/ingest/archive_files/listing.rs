@@ -47,11 +47,11 @@ pub(super) struct ArchiveName<'a> {
 /// A listed scan.
 pub(super) struct ListedScan {
     pub entry: ScanEntry,
-    pub place: ScanPlace,
+    pub place: ScanMembers,
 }
 
 /// The members from which a scan is read.
-pub(super) enum ScanPlace {
+pub(super) enum ScanMembers {
     /// The volume file at this path.
     File(PathBuf),
     /// The files in this folder; the key is that of one of its series.
@@ -149,7 +149,7 @@ impl ListingRules {
         }
         let files = ScanFiles { bytes, modified_s: name.modified_s, version: version.finish() };
         let key = key_of(path);
-        let place = ScanPlace::File(path.to_owned());
+        let place = ScanMembers::File(path.to_owned());
         self.add(found, secret, name, &key, files, place);
         Ok(())
     }
@@ -208,12 +208,12 @@ impl ListingRules {
             let members = states(&mut contents.members_in(&folder).map(|(path, _)| path));
             let version = VersionHasher::new().add_files("folder", members).finish();
             let files = ScanFiles { bytes: 0, modified_s: name.modified_s, version };
-            self.add(found, secret, name, &key, files, ScanPlace::Folder(folder));
+            self.add(found, secret, name, &key, files, ScanMembers::Folder(folder));
             return Ok(());
         }
         for entry in entries {
             let entry = self.with_patient(secret, name, &key, entry);
-            let place = ScanPlace::Folder(folder.clone());
+            let place = ScanMembers::Folder(folder.clone());
             found.scans.insert(entry.key.clone(), ListedScan { entry, place });
         }
         Ok(())
@@ -231,9 +231,13 @@ impl ListingRules {
         // Damage of the archive may be repaired, so that its other scans are found.
         let version = if key.is_empty() { version.add_files("archive", [name.state]) } else { version };
         let bytes = if key.is_empty() { name.bytes } else { 0 };
-        let files = ScanFiles { bytes, modified_s: name.modified_s, version: version.finish() };
+        let mut files = ScanFiles { bytes, modified_s: name.modified_s, version: version.finish() };
+        if fault.kind.is_transient() {
+            // As for a folder that cannot be listed: the scans of the archive are not gone.
+            (files.bytes, files.modified_s) = (0, 0);
+        }
         found.remarks.add_fault(&fault);
-        self.add(found, secret, name, key, files, ScanPlace::Fault(fault));
+        self.add(found, secret, name, key, files, ScanMembers::Fault(fault));
     }
 
     fn add(
@@ -243,7 +247,7 @@ impl ListingRules {
         name: ArchiveName<'_>,
         key: &str,
         files: ScanFiles,
-        place: ScanPlace,
+        place: ScanMembers,
     ) {
         let listing = Listing { secret, key_of: &|key| source_key(name.key, key), files_of: &ScanFiles::of_series };
         let entry = self.entries.entry(&listing, key, key, files, None);

@@ -10,7 +10,7 @@ use super::companions::ArchiveCompanions;
 use super::config::ArchiveConfig;
 use super::contents::ListingLimits;
 use super::files::ArchiveFiles;
-use super::listing::{ListedScan, ListingRules, ScanPlace, key_in_archive};
+use super::listing::{ListedScan, ListingRules, ScanMembers, key_in_archive};
 use super::selection::{Selection, TOP_FOLDER};
 use super::spill::Spill;
 use super::stream::Expansion;
@@ -160,9 +160,9 @@ impl ArchiveSource {
         let (archive, archive_key) = self.archive_of(entry)?;
         let listed = scan_of(&archive, entry)?;
         let (path, is_file) = match &listed.place {
-            ScanPlace::File(path) => (path.clone(), true),
-            ScanPlace::Folder(path) => (path.clone(), false),
-            ScanPlace::Fault(fault) => return Err(fault.clone()),
+            ScanMembers::File(path) => (path.clone(), true),
+            ScanMembers::Folder(path) => (path.clone(), false),
+            ScanMembers::Fault(fault) => return Err(fault.clone()),
         };
         let version = listed.entry.version;
         let key = key_in_archive(&archive_key, &entry.key).to_owned();
@@ -286,8 +286,8 @@ impl Source for ArchiveSource {
     fn companions(&self, entry: &ScanEntry) -> Option<Arc<dyn Companions>> {
         let (archive, _) = self.archive_of(entry).ok()?;
         let path = match &scan_of(&archive, entry).ok()?.place {
-            ScanPlace::File(path) | ScanPlace::Folder(path) => path.clone(),
-            ScanPlace::Fault(_) => return None,
+            ScanMembers::File(path) | ScanMembers::Folder(path) => path.clone(),
+            ScanMembers::Fault(_) => return None,
         };
         Some(Arc::new(self.companions_of(archive, path)))
     }
@@ -312,11 +312,11 @@ impl Source for ArchiveSource {
         let (archive, _) = self.archive_of(entry)?;
         match &scan_of(&archive, entry)?.place {
             // Listing has reported these faults.
-            ScanPlace::Fault(_) => Ok(()),
+            ScanMembers::Fault(_) => Ok(()),
             // Listing has read the headers of DICOM folders.
-            ScanPlace::Folder(_) if entry.key.contains('#') => Ok(()),
-            ScanPlace::Folder(_) => self.header(entry).map(drop),
-            ScanPlace::File(_) => {
+            ScanMembers::Folder(_) if entry.key.contains('#') => Ok(()),
+            ScanMembers::Folder(_) => self.header(entry).map(drop),
+            ScanMembers::File(_) => {
                 let scan = self.spilled(entry)?;
                 self.check_patient(&scan)?;
                 volume_file::check(&scan.spill.root().join(&scan.path), &scan.scans.limits)?;
@@ -333,6 +333,12 @@ impl Source for ArchiveSource {
         let volume = scan.scans.decode(&location)?;
         let companions =
             self.companions_of(Arc::clone(&scan.archive), scan.path.clone()).with_frame(location.frame_of_reference());
-        Ok(Scan { entry: entry.clone(), digest: content_digest(&volume), volume, companions: Arc::new(companions) })
+        Ok(Scan {
+            acquisition: Default::default(),
+            entry: entry.clone(),
+            digest: content_digest(&volume),
+            volume,
+            companions: Arc::new(companions),
+        })
     }
 }

@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn cut_fragments_and_other_elements_are_faults() {
+    fn truncated_fragments_and_unexpected_elements_are_faults() {
         let (one, two) = (item(b"ab"), item(b"cdef"));
         for length in 1..two.len() {
             let fault = gathered(&[EMPTY_TABLE, &one, &two[..length]]).unwrap_err();

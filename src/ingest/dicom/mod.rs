@@ -40,6 +40,7 @@
 //! Lengths are checked against the size of the file. The decoder of JPEG 2000 can crash on bad input:
 //! [`Decoder::in_child_process`] runs decoders in a child process.
 
+mod acquisition;
 mod acquisitions;
 mod codec;
 mod codestream;
@@ -77,6 +78,7 @@ mod syntax;
 mod value;
 mod worker;
 
+pub use acquisition::acquisition;
 pub use decoder::Decoder;
 pub use extent::SeriesExtent;
 pub use folder::{DicomFolder, FolderFilter, Separation, list_folder, list_series};

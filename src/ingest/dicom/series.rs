@@ -91,7 +91,7 @@ impl Series {
         self.slices().all(|slice| slice.localizer)
     }
 
-    fn slices(&self) -> impl Iterator<Item = &Slice> {
+    pub(super) fn slices(&self) -> impl Iterator<Item = &Slice> {
         self.stack.slices.iter().chain(&self.stack.copies).chain(&self.unreadable)
     }
 

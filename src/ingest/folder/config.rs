@@ -43,6 +43,9 @@ pub struct FolderConfig {
     /// Rule for the patient of a scan; by default the first component of the path.
     #[serde(default)]
     pub patient: PatientConfig,
+    /// Whether the table `scans` gets the year of the acquisition of DICOM scans.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub acquisition_year: bool,
     /// Time without changes after which the files of a scan are complete, such as `2 min`: with `--follow`, younger scans wait, by default
     /// for 2 minutes; without, they are a warning. A file `NAME.done` beside a scan, or `.done` in its folder, shows that it is complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -13,7 +13,7 @@ use crate::ingest::archive::counts;
 use crate::ingest::dicom::{self, Decoder, DicomFolder, FolderFilter, FrameOfReference, Series};
 use crate::ingest::file::{check_regular, missing};
 use crate::ingest::key::path_of;
-use crate::ingest::{ScanHeader, nifti, volume_file};
+use crate::ingest::{Acquisition, ScanHeader, nifti, volume_file};
 use crate::volume::Volume;
 
 /// A root with scans. The key of a scan is the path of its file below the root or, for a series, the path of its DICOM folder, `#` and the
@@ -26,6 +26,8 @@ pub(in crate::ingest) struct ScanFolder {
     pub exclude: GlobSet,
     /// Whether series are read without the files of their folder that cannot be read.
     pub allow_unreadable_files: bool,
+    /// Whether the year of the acquisition is read.
+    pub with_acquisition_year: bool,
     /// The decoder of compressed DICOM.
     pub decoder: Decoder,
     /// The limits of reading one scan or label file.
@@ -61,7 +63,7 @@ impl ScanFolder {
     /// Creates a root with default limits and a decoder in this process.
     pub fn new(root: PathBuf, exclude: GlobSet, allow_unreadable_files: bool) -> Self {
         let (decoder, limits) = (Decoder::in_process(), nifti::Limits::default());
-        Self { root, exclude, allow_unreadable_files, decoder, limits }
+        Self { root, exclude, allow_unreadable_files, with_acquisition_year: false, decoder, limits }
     }
 
     /// Returns the same settings with another root.
@@ -159,6 +161,14 @@ impl ScanFolder {
     pub fn is_folder(&self, key: &str) -> bool {
         let path = self.root.join(path_of(key));
         path.is_dir() || (!path.exists() && key.contains('#'))
+    }
+
+    /// Returns the acquisition of a DICOM series; every value is absent for a file.
+    pub fn acquisition(&self, location: &ScanLocation) -> Acquisition {
+        match location {
+            ScanLocation::File(_) => Acquisition::default(),
+            ScanLocation::Series(_, series) => dicom::acquisition(series, self.with_acquisition_year),
+        }
     }
 
     /// Decodes a scan.

@@ -71,7 +71,10 @@ impl FolderSource {
         }
         let dataset = config.dataset.unwrap_or_else(|| name.to_owned());
         Ok(Self {
-            scans: ScanFolder::new(config.root, exclude, config.allow_unreadable_files),
+            scans: ScanFolder {
+                with_acquisition_year: config.acquisition_year,
+                ..ScanFolder::new(config.root, exclude, config.allow_unreadable_files)
+            },
             rules: EntryRules { source: name.to_owned(), dataset, patient },
             include,
             settle: config.settle,
@@ -179,6 +182,12 @@ impl Source for FolderSource {
         self.rules.check_patient(&entry.key, &location)?;
         let volume = self.scans.decode(&location)?;
         let companions = self.scans.companions(location.path()).with_frame(location.frame_of_reference());
-        Ok(Scan { entry: entry.clone(), digest: content_digest(&volume), volume, companions: Arc::new(companions) })
+        Ok(Scan {
+            acquisition: self.scans.acquisition(&location),
+            entry: entry.clone(),
+            digest: content_digest(&volume),
+            volume,
+            companions: Arc::new(companions),
+        })
     }
 }

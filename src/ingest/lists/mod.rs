@@ -145,7 +145,13 @@ impl Source for ListSource {
         let path = self.root.join(&listed.image);
         let volume = volume_file::read_volume_within(&path, &self.limits)?;
         let companions = self.companions_of(listed);
-        Ok(Scan { entry: entry.clone(), digest: content_digest(&volume), volume, companions: Arc::new(companions) })
+        Ok(Scan {
+            acquisition: Default::default(),
+            entry: entry.clone(),
+            digest: content_digest(&volume),
+            volume,
+            companions: Arc::new(companions),
+        })
     }
 }
 

@@ -79,7 +79,7 @@ impl ManifestFormat {
     }
 
     /// Returns the noun for the number of a row in messages: `line` or `row`.
-    pub fn row_word(self) -> &'static str {
+    pub fn row_noun(self) -> &'static str {
         if self == Self::Parquet { "row" } else { "line" }
     }
 }

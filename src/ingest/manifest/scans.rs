@@ -61,10 +61,10 @@ impl Manifest {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
         let name = path.file_name().map(|name| key_of(name.as_ref())).unwrap_or_default();
-        Ok(Self::of(rows, &folder, &name, format.row_word(), split))
+        Ok(Self::of(rows, &folder, &name, format.row_noun(), split))
     }
 
-    fn of(rows: Rows, folder: &Path, name: &str, row_word: &str, split: Option<&str>) -> Self {
+    fn of(rows: Rows, folder: &Path, name: &str, row_noun: &str, split: Option<&str>) -> Self {
         let mut manifest = Self { notes: ignored_columns(&rows.columns), rows: rows.rows.len(), ..Self::default() };
         let mut lines: BTreeMap<PathBuf, u64> = BTreeMap::new();
         let mut splits: BTreeMap<(Option<String>, String), BTreeSet<String>> = BTreeMap::new();
@@ -76,10 +76,10 @@ impl Manifest {
                 continue;
             }
             let line = row.line;
-            match scan_of(row, folder, row_word, &mut lines) {
+            match scan_of(row, folder, row_noun, &mut lines) {
                 Ok(scan) => drop(manifest.scans.insert(key_of_path(&scan.path, folder), scan)),
                 Err(message) => {
-                    manifest.faults.insert(format!("{name}:{line}"), format!("{row_word} {line}: {message}"));
+                    manifest.faults.insert(format!("{name}:{line}"), format!("{row_noun} {line}: {message}"));
                 }
             }
         }
@@ -97,7 +97,7 @@ impl Manifest {
 fn scan_of(
     row: Row,
     folder: &Path,
-    row_word: &str,
+    row_noun: &str,
     lines: &mut BTreeMap<PathBuf, u64>,
 ) -> Result<ManifestScan, String> {
     if let Some(reason) = row.malformed {
@@ -108,7 +108,7 @@ fn scan_of(
     let mask = row.mask.map(|mask| path_of_uri(&mask, folder)).transpose();
     let mask = mask.map_err(|message| format!("`mask`: {message}"))?;
     if let Some(first) = lines.get(&path) {
-        return Err(format!("expected each `uri` once, got the `uri` of {row_word} {first} again"));
+        return Err(format!("expected each `uri` once, got the `uri` of {row_noun} {first} again"));
     }
     lines.insert(path.clone(), row.line);
     Ok(ManifestScan { path, dataset: row.dataset, patient: row.patient, mask })

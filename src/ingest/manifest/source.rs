@@ -288,6 +288,12 @@ impl Source for ManifestSource {
         self.check_patient(&row, key, &location)?;
         let volume = scans.decode(&location)?;
         let companions = self.companions_of(&scans, &row).with_frame(location.frame_of_reference());
-        Ok(Scan { entry: entry.clone(), digest: content_digest(&volume), volume, companions: Arc::new(companions) })
+        Ok(Scan {
+            acquisition: Default::default(),
+            entry: entry.clone(),
+            digest: content_digest(&volume),
+            volume,
+            companions: Arc::new(companions),
+        })
     }
 }

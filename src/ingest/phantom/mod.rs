@@ -206,7 +206,13 @@ impl Source for PhantomSource {
         }
         let volume = Volume { grid, voxels: Voxels::I16(hu) };
         let digest = content_digest(&volume);
-        Ok(Scan { entry: entry.clone(), digest, volume, companions: Arc::new(PhantomLabels { grid, labels }) })
+        Ok(Scan {
+            acquisition: Default::default(),
+            entry: entry.clone(),
+            digest,
+            volume,
+            companions: Arc::new(PhantomLabels { grid, labels }),
+        })
     }
 }
 

@@ -34,6 +34,19 @@ fn organs() -> Access<Row> {
     )
 }
 
+/// Returns the access to `contrast`, a text of yes or no.
+fn contrast() -> Access<Row> {
+    Access::Text(
+        Box::new(|row| {
+            row.acquisition.has_contrast.map(|has_contrast| (if has_contrast { "yes" } else { "no" }).to_owned())
+        }),
+        Box::new(|row, value| {
+            row.acquisition.has_contrast = Some(value == "yes");
+            Ok(())
+        }),
+    )
+}
+
 pub(in crate::record) fn descriptors() -> Vec<Descriptor<Row>> {
     descriptors! {
         1 "scan_id" Text always "" "Id of the scan: a keyed hash of source and path; RUN/private maps the id to the path." => access!(parsed scan_id);
@@ -59,5 +72,14 @@ pub(in crate::record) fn descriptors() -> Vec<Descriptor<Row>> {
         21 "accepted" U32 always "" "Number of accepted tumors." => access!(U32 accepted);
         22 "rejected" U32 always "" "Number of rejected attempts." => access!(U32 rejected);
         23 "mask_coverage" F64 maybe "" "Share of the scan's voxels that the label files cover, the smallest of all masks; absent if the scan has no mask. An empty list of organs at full coverage is a mask without its organs." => optional!(F64 mask_coverage);
+        24 "manufacturer" Text maybe "" "Manufacturer of the scanner (DICOM 0008,0070); absent for other formats, as all columns of the acquisition." => access!(optional_text acquisition.manufacturer);
+        25 "scanner_model" Text maybe "" "Model of the scanner (0008,1090)." => access!(optional_text acquisition.scanner_model);
+        26 "kernel" Text maybe "" "Convolution kernel of the reconstruction (0018,1210)." => access!(optional_text acquisition.kernel);
+        27 "tube_voltage_kv" F64 maybe "kV" "Tube voltage (0018,0060)." => optional!(F64 acquisition.tube_voltage_kv);
+        28 "exposure_mas" F64 maybe "mAs" "Exposure (0018,1152)." => optional!(F64 acquisition.exposure_mas);
+        29 "slice_thickness_mm" F64 maybe "mm" "Slice thickness (0018,0050); the distance of the slices is spacing_z_mm." => optional!(F64 acquisition.slice_thickness_mm);
+        30 "contrast" Text maybe "" "Whether a contrast agent was given, yes or no (0018,0010)." => contrast();
+        31 "patient_position" Text maybe "" "Position of the patient (0018,5100), such as HFS." => access!(optional_text acquisition.patient_position);
+        32 "acquisition_year" U32 maybe "" "Year of the acquisition (0008,0022), if the source sets `acquisition_year`." => optional!(U32 acquisition.acquisition_year);
     }
 }

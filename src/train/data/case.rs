@@ -48,6 +48,7 @@ impl Case {
         let ids = preprocessed.labels.map(|ids| ids.map(|id| *id as u8));
         let labels = ids.unwrap_or_else(|| Array3::filled(hu.shape(), 0));
         let scan = Scan {
+            acquisition: Default::default(),
             entry: masked.scan.entry.clone(),
             digest: masked.scan.digest,
             volume: Volume { grid: preprocessed.grid, voxels: Voxels::F32(hu) },
@@ -91,6 +92,7 @@ impl Case {
     #[must_use]
     pub fn cut(&self, region: Region) -> MaskedScan {
         let scan = Scan {
+            acquisition: Default::default(),
             entry: self.masked.scan.entry.clone(),
             digest: self.masked.scan.digest,
             volume: self.masked.scan.volume.cut(region),

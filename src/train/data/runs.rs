@@ -128,7 +128,13 @@ fn read(folder: &Path, pair: &Pair, organs: &Arc<[Organ]>) -> Result<MaskedScan,
         modified_s: 0,
         version: Default::default(),
     };
-    let scan = Scan { entry, digest: content_digest(&volume), volume, companions: Arc::new(NoCompanions) };
+    let scan = Scan {
+        acquisition: Default::default(),
+        entry,
+        digest: content_digest(&volume),
+        volume,
+        companions: Arc::new(NoCompanions),
+    };
     let mask = OrganMask { labels: labels.ids.map(|id| *id as u8), organs: Arc::clone(organs), coverage: 1.0 };
     Ok(MaskedScan { scan: Arc::new(scan), mask })
 }

@@ -151,6 +151,34 @@ fn one_attempt_is_decided_without_processing() {
 }
 
 #[test]
+fn interrupted_decisions_of_one_graph_are_replaced_by_those_of_another() {
+    for (next, variants) in [("-12", "4"), ("-30", "2"), ("-5", "4")] {
+        let archive = Archive::new();
+        for (content, case) in ["a", "b", "c", "d"].into_iter().enumerate() {
+            archive.add(case, content);
+        }
+        let sets = |threshold: &str, variants: &str| {
+            [
+                "stages.filter.attempts=1".to_owned(),
+                "sinks.training_set.inputs=[\"filter\", \"filter.rejected\"]".to_owned(),
+                format!("stages.synthesize.variants={variants}"),
+                format!("stages.filter.accept=[\"delta_hu < {threshold}\"]"),
+            ]
+        };
+        let run = |sets: &[String]| archive.run_sets("run", &sets.iter().map(String::as_str).collect::<Vec<_>>());
+        run(&sets("-5", "4"));
+        let report = run(&sets("-30", "4"));
+        assert_eq!(report.retested_scans.len(), 4);
+        // As if the process had been killed before the commit of the new decisions.
+        let epoch = report.epochs - 1;
+        std::fs::remove_file(archive.path(&format!("run/epochs/{epoch:012}.json"))).unwrap();
+        let sets = sets(next, variants);
+        let report = assert_as_new_with(&archive, &sets.iter().map(String::as_str).collect::<Vec<_>>());
+        assert_eq!((report.scans, report.pending_scans), (4, 0), "{next} {variants}");
+    }
+}
+
+#[test]
 fn added_sink_of_patches_needs_no_processing() {
     let (archive, _) = archive_of_four();
     let report = assert_as_new_with(&archive, &["[sinks.second]\nkind = 'patches'\ninputs = ['filter']"]);

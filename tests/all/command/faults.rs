@@ -97,7 +97,7 @@ fn excessive_output_is_stopped() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn excessive_memory_is_stopped() {
+fn program_above_memory_limit_is_killed() {
     let hog = mask_fault("x=0123456789abcdef; while :; do x=$x$x; done", "memory_limit_mib = 64");
     assert!(matches!(hog.kind, FaultKind::Program | FaultKind::TooLarge), "{hog}");
     let hogs = "for i in 1 2 3 4 5 6 7 8; do (x=0123456789abcdef; i=0; \

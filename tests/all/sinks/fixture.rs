@@ -105,6 +105,7 @@ pub fn masked(entry: &ScanEntry, shape: [usize; 3]) -> MaskedScan {
         _ => 0,
     });
     let scan = Scan {
+        acquisition: Default::default(),
         entry: entry.clone(),
         digest: ScanDigest::from_hash(&FieldHasher::new("fixture").add_field(entry.scan_id.as_bytes()).finish()),
         volume: Volume { grid: Grid { shape, affine }, voxels: Voxels::I16(voxels) },
@@ -153,6 +154,7 @@ pub fn spool_scan(spool: &Spool, epoch: u64, entry: &ScanEntry, shape: [usize; 3
     let split = SplitShares { train: 0.5, validation: 0.3, test: 0.2 }.of(entry.patient_key);
     let scan_key = root.with("scan", &entry.scan_id.to_string());
     let mut scan = ScanRecord {
+        acquisition: Default::default(),
         scan_id: entry.scan_id,
         scan_digest: None,
         patient_key: entry.patient_key,
