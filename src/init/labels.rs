@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
 use crate::ingest::{case_name, is_tumor_name, known_label_names, volume_file};
+use crate::mask::class_name;
 
 /// Smallest number of ids of a file that names none and is taken for labels of TotalSegmentator.
 const MANY_IDS: usize = 15;
@@ -82,8 +83,11 @@ pub(super) fn label_meaning(pattern: String, files: &[PathBuf], remarks: &mut Ve
             ids.extend(labels.ids.as_slice().iter().copied().filter(|id| *id > 0));
         }
     }
-    let is_totalsegmentator = names.is_empty() && ids.len() >= MANY_IDS;
-    if is_totalsegmentator {
+    let is_unnamed = names.is_empty() && ids.len() >= MANY_IDS;
+    let has_class_name = |(id, name): (&u16, &String)| class_name(*id).as_ref() == Some(name);
+    let is_totalsegmentator = is_unnamed
+        || (names.len() >= MANY_IDS && 2 * names.iter().filter(|&entry| has_class_name(entry)).count() > names.len());
+    if is_unnamed {
         remarks.push(format!(
             "{pattern} does not name its {} ids: they were taken for those of TotalSegmentator",
             ids.len()

@@ -153,7 +153,9 @@ fn only_listed_elements_of_dicom_headers_are_in_tables() {
                 .text(tags::PATIENT_POSITION, VR::CS, "HFS")
         })
         .collect();
-    dicom_files::write(&folder.path().join("ct/case/dicom"), &slices);
+    let series = folder.path().join("ct/case/dicom");
+    std::fs::create_dir_all(&series).unwrap();
+    dicom_files::write(&series, &slices);
     std::fs::write(folder.path().join("secret"), "a secret for tests only").unwrap();
     let scan = |out: &str, setting: &str| {
         let text = format!(
