@@ -150,12 +150,6 @@ impl Archive {
         run(self.plan_with(3, sets), &self.path(out), &RunOptions::default(), &Arc::new(Progress::default())).unwrap()
     }
 
-    /// Runs the pipeline, also if most scans of the source are gone.
-    pub fn run_all(&self, out: &str, options: &RunOptions) -> RunReport {
-        let plan = Plan { max_missing: 1.0, ..self.plan(3) };
-        run(plan, &self.path(out), options, &Arc::new(Progress::default())).unwrap()
-    }
-
     /// Returns the content of a run folder, after checks of all its digests.
     pub fn content(&self, out: &str) -> Content {
         Content::of(&self.path(out))

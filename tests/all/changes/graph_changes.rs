@@ -16,7 +16,7 @@ fn assert_as_new_with(archive: &Archive, sets: &[&str]) -> RunReport {
 }
 
 /// Returns content without the digest of the pipeline, which is that of the graph by which a scan was processed.
-fn without_pipeline(mut content: Content) -> Content {
+pub fn without_pipeline(mut content: Content) -> Content {
     for sample in &mut content.samples {
         sample["row"].as_object_mut().unwrap().remove("pipeline_digest");
     }
