@@ -69,7 +69,7 @@ impl Schedule {
             next += 1;
         }
         let entries: Vec<_> = entries.into_iter().map(Arc::new).collect();
-        let mut chunks: Vec<Vec<_>> = entries.chunks(plan.epoch_scans.max(1)).map(<[_]>::to_vec).collect();
+        let mut chunks = in_epochs(entries, plan.epoch_scans, plan.epoch_bytes);
         let is_recorded = !changes.is_graph_changed || !changes.retested.is_empty();
         if chunks.is_empty() && (!changes.gone.is_empty() || !is_recorded) {
             chunks.push(Vec::new());
@@ -141,5 +141,47 @@ impl Schedule {
     /// Returns whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.epochs.is_empty()
+    }
+}
+
+/// Divides scans into epochs of at most `scans` scans and `bytes` bytes on disk, each of at least one scan.
+fn in_epochs(entries: Vec<Arc<ScanEntry>>, scans: usize, bytes: u64) -> Vec<Vec<Arc<ScanEntry>>> {
+    let mut epochs: Vec<Vec<Arc<ScanEntry>>> = Vec::new();
+    let mut size = 0u64;
+    for entry in entries {
+        let next = size.saturating_add(entry.bytes);
+        match epochs.last_mut().filter(|epoch| epoch.len() < scans && next <= bytes) {
+            Some(epoch) => {
+                size = next;
+                epoch.push(entry);
+            }
+            None => {
+                size = entry.bytes;
+                epochs.push(vec![entry]);
+            }
+        }
+    }
+    epochs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ingest::Source;
+    use crate::ingest::phantom::{PhantomConfig, PhantomSource};
+
+    #[test]
+    fn epochs_end_by_scans_or_bytes() {
+        let config = PhantomConfig { count: 6, ..PhantomConfig::default() };
+        let listed = PhantomSource::new(config, "phantoms").unwrap().list().unwrap();
+        let lengths = |scans, bytes| {
+            let sizes = [10, 20, 30, 100, 5, 5];
+            let entries = listed.iter().zip(sizes).map(|(entry, bytes)| Arc::new(ScanEntry { bytes, ..entry.clone() }));
+            in_epochs(entries.collect(), scans, bytes).iter().map(Vec::len).collect::<Vec<_>>()
+        };
+        assert_eq!(lengths(4, u64::MAX), [4, 2]);
+        assert_eq!(lengths(4, 60), [3, 1, 2]);
+        assert_eq!(lengths(1, u64::MAX), [1; 6]);
+        assert_eq!(lengths(100, 1), [1; 6]);
     }
 }

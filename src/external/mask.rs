@@ -101,7 +101,7 @@ const FOLDER: Placeholders =
 /// let mask = CommandMask::new(config.clone(), ".".as_ref()).unwrap();
 /// let missing = CommandMaskConfig { argv: vec!["no-such-program".into(), "{output}".into()], ..config };
 /// let errors = CommandMask::new(missing, ".".as_ref()).err().unwrap();
-/// assert_eq!(errors[0].message, "there is no program `no-such-program` on the PATH");
+/// assert_eq!(errors[0].message, "expected a program on the PATH, got `no-such-program`");
 /// # Ok::<(), toml::de::Error>(())
 /// ```
 pub struct CommandMask {

@@ -195,13 +195,15 @@ fn plan_of(
     let resolved = resolve(&pipeline, &expectations, nodes, &built);
     let digest = FileDigest::of(digested_text(&resolved).as_bytes()).sha256;
     let BuiltStages { sources, masks, syntheses, sinks, .. } = built;
-    let PipelineConfig { name, seed, epoch_scans, split, max_missing, never_train: _ } = pipeline;
+    let epoch_bytes = pipeline.epoch_size().unwrap_or(u64::MAX);
+    let PipelineConfig { name, seed, epoch_scans, epoch_bytes: _, split, max_missing, never_train: _ } = pipeline;
     let (folder, nodes) = (file.folder().to_owned(), nodes.to_vec());
     Plan {
         name,
         seed,
         epoch_scans,
         split,
+        epoch_bytes,
         max_missing,
         never_train,
         expectations,

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use bytesize::ByteSize;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +32,10 @@ pub struct PipelineConfig {
     #[serde(default = "epoch_scans")]
     #[schemars(range(min = 1, max = 100_000))]
     pub epoch_scans: usize,
+    /// Size of the files of the scans of a commit, such as `64 GiB`: a commit has fewer scans if they are larger. Without it, only `epoch_scans`
+    /// bounds a commit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch_bytes: Option<String>,
     /// Shares of patients for training, validation and test; they add up to 1.
     #[serde(default)]
     pub split: SplitShares,
@@ -56,6 +61,11 @@ fn epoch_scans() -> usize {
 }
 
 impl PipelineConfig {
+    /// Returns the size of the files of the scans of a commit in bytes; `None` if it is not bounded, or not a size.
+    pub fn epoch_size(&self) -> Option<u64> {
+        self.epoch_bytes.as_ref()?.parse::<ByteSize>().ok().map(|size| size.as_u64())
+    }
+
     /// Returns all errors of the settings.
     pub fn errors(&self) -> Vec<ConfigError> {
         let mut errors = Vec::new();
@@ -67,6 +77,12 @@ impl PipelineConfig {
         if !(1..=MAX_EPOCH_SCANS).contains(&self.epoch_scans) {
             let message = format!("expected 1 to {MAX_EPOCH_SCANS} scans per commit, got {}", self.epoch_scans);
             errors.push(ConfigError::new("epoch_scans", message));
+        }
+        if let Some(text) = &self.epoch_bytes
+            && self.epoch_size().is_none_or(|bytes| bytes == 0)
+        {
+            let message = format!("expected a size, got {text:?}");
+            errors.push(ConfigError::new("epoch_bytes", message).with_hint("for example \"64 GiB\""));
         }
         if !(0.0..=1.0).contains(&self.max_missing) {
             let message = format!("expected a share from 0 to 1, got {}", self.max_missing);

@@ -61,6 +61,8 @@ pub struct Plan {
     pub seed: u64,
     /// Scans per commit.
     pub epoch_scans: usize,
+    /// Size of the files of the scans of a commit in bytes.
+    pub epoch_bytes: u64,
     /// Shares of patients in each split.
     pub split: SplitShares,
     /// Largest share of the scans of a source that may be gone since the last run.
