@@ -148,6 +148,7 @@ fn plan(
 ) -> RunPlan {
     let (seed, steps, every) = schedule;
     RunPlan {
+        used_samples: Vec::new(),
         stage,
         settings,
         seed,

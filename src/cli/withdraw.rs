@@ -16,6 +16,8 @@ use crate::graph::Registry;
 use crate::id::{PatientKey, ScanId};
 use crate::run::RunFolder;
 use crate::run::requests::Request;
+use crate::store::serialize_path;
+use crate::train::used_samples::trainings_with;
 
 /// Remove scans from a run folder permanently
 ///
@@ -43,6 +45,9 @@ pub struct WithdrawArgs {
     /// Write the receipt as JSON to this file
     #[arg(long, value_name = "FILE")]
     pub receipt: Option<PathBuf>,
+    /// Folder of training runs: the receipt names those that used samples of the withdrawn scans; may be repeated
+    #[arg(long, value_name = "DIR")]
+    pub trainings: Vec<PathBuf>,
     /// Print the receipt as JSON
     #[arg(long)]
     pub json: bool,
@@ -77,13 +82,20 @@ pub fn run(args: &WithdrawArgs, registry: &Registry, stdout: &mut dyn Write, std
         Err(error) if error.kind() == ErrorKind::Locked => {
             let WithdrawalRequest { scans, patients, by_content } = request;
             let request = Request::Withdraw { scans, patients, by_content, purge: args.purge };
-            let receipt = send_request(&args.run, &request, stderr)?;
+            let scans = request_scans(&request);
+            let mut receipt = send_request(&args.run, &request, stderr)?;
+            // After a purge, the answer does not name the scans.
+            let named =
+                receipt["scans"].as_array().into_iter().flatten().filter_map(|scan| scan.as_str()?.parse().ok());
+            let scans: BTreeSet<ScanId> = named.chain(scans).collect();
+            receipt["trainings"] = serde_json::json!(trainings_of(args, &scans)?);
             write_receipt(file, args, &receipt)?;
             print_json(&receipt, stdout)?;
             return Ok(0);
         }
         receipt => receipt?,
     };
+    let receipt = FullReceipt { trainings: trainings_of(args, &receipt.scans)?, receipt };
     write_receipt(file, args, &receipt)?;
     if args.json {
         print_json(&receipt, stdout)?
@@ -93,6 +105,40 @@ pub fn run(args: &WithdrawArgs, registry: &Registry, stdout: &mut dyn Write, std
     Ok(0)
 }
 
+/// A receipt with the training runs that used samples of the withdrawn scans.
+#[derive(Serialize)]
+struct FullReceipt {
+    #[serde(flatten)]
+    receipt: Receipt,
+    trainings: Vec<TrainingWithSamples>,
+}
+
+/// A training run that used samples of withdrawn scans.
+#[derive(Serialize)]
+struct TrainingWithSamples {
+    #[serde(serialize_with = "serialize_path")]
+    folder: PathBuf,
+    samples: usize,
+}
+
+/// Returns the training runs in the folders of the arguments that used samples of scans.
+fn trainings_of(args: &WithdrawArgs, scans: &BTreeSet<ScanId>) -> Result<Vec<TrainingWithSamples>> {
+    if args.trainings.is_empty() {
+        return Ok(Vec::new());
+    }
+    let run = RunFolder::open(&args.run)?;
+    let found = trainings_with(&args.trainings, run.manifest_sha256(), scans)?;
+    Ok(found.into_iter().map(|(folder, samples)| TrainingWithSamples { folder, samples }).collect())
+}
+
+/// Returns the scans that a request names.
+fn request_scans(request: &Request) -> Vec<ScanId> {
+    match request {
+        Request::Withdraw { scans, .. } => scans.iter().copied().collect(),
+        _ => Vec::new(),
+    }
+}
+
 fn write_receipt(file: Option<std::fs::File>, args: &WithdrawArgs, receipt: &impl Serialize) -> Result<()> {
     let Some((mut file, path)) = file.zip(args.receipt.as_ref()) else { return Ok(()) };
     let text = serde_json::to_string_pretty(receipt).map_err(std::io::Error::from);
@@ -100,8 +146,8 @@ fn write_receipt(file: Option<std::fs::File>, args: &WithdrawArgs, receipt: &imp
         .map_err(|e| Error::io("cannot write the receipt", path, e))
 }
 
-fn print(receipt: &Receipt, args: &WithdrawArgs, out: &mut dyn Write) -> std::io::Result<()> {
-    let run = args.run.display();
+fn print(full: &FullReceipt, args: &WithdrawArgs, out: &mut dyn Write) -> std::io::Result<()> {
+    let (receipt, run) = (&full.receipt, args.run.display());
     match receipt.epoch {
         None => writeln!(out, "nothing to do: the scans were withdrawn before")?,
         Some(epoch) => {
@@ -114,6 +160,9 @@ fn print(receipt: &Receipt, args: &WithdrawArgs, out: &mut dyn Write) -> std::io
     if !receipt.processed_duplicates.is_empty() {
         let scans = pluralize(receipt.processed_duplicates.len(), "duplicate");
         writeln!(out, "processed {scans} of withdrawn scans")?;
+    }
+    for TrainingWithSamples { folder, samples } in &full.trainings {
+        writeln!(out, "{} used {} of these scans", folder.display(), pluralize(*samples, "sample"))?;
     }
     match receipt.is_purged {
         true => writeln!(out, "deleted {} of earlier states", pluralize(receipt.purged.len(), "file")),

@@ -251,7 +251,8 @@ impl RunFolder {
         Ok(end)
     }
 
-    pub(super) fn manifest_sha256(&self) -> &str {
+    /// Returns the SHA-256 of `run.json`, which identifies the run folder.
+    pub fn manifest_sha256(&self) -> &str {
         &self.manifest_sha256
     }
 

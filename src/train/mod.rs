@@ -41,6 +41,7 @@ pub(crate) mod testing;
 mod tests;
 mod trained_network;
 mod training;
+pub mod used_samples;
 
 pub use check::{CheckedTask, check, stage_of};
 pub use curves::curves;

@@ -11,6 +11,7 @@ use serde_json::{Value as Json, json};
 use super::data::{CaseEntry, Cases, RunSamples};
 use super::folds::Fold;
 use super::leakage::LeakageGuard;
+use super::used_samples::UsedSample;
 use crate::error::{Error, Fault, FaultKind, Result};
 use crate::graph::{Plan, SynthesisNode};
 use crate::id::{PatientKey, ScanId};
@@ -37,6 +38,8 @@ pub struct TrainingScans {
     fold: BTreeSet<PatientKey>,
     /// The file of each scan, by scan id.
     scan_files: BTreeMap<ScanId, String>,
+    /// The samples of run folders.
+    used_samples: Vec<UsedSample>,
 }
 
 /// The numbers of scans of a training run.
@@ -105,6 +108,7 @@ impl TrainingScans {
             fresh: Vec::new(),
             fold: BTreeSet::new(),
             scan_files: BTreeMap::new(),
+            used_samples: Vec::new(),
         };
         let mut trained = Vec::new();
         let listed = scans.of_masks(plan, labeled)?;
@@ -201,6 +205,7 @@ impl TrainingScans {
         for entry in &entries {
             self.scan_files.insert(entry.id, format!("{}: {}", folder.display(), entry.id));
         }
+        self.used_samples.extend(run.used(&entries));
         self.pools.push(entries);
         Ok(())
     }
@@ -265,6 +270,11 @@ impl TrainingScans {
             text.extend(canonical::line(&json!({ "key": key, "scan_id": scan_id }))?);
         }
         Ok(text)
+    }
+
+    /// Returns the samples of run folders that may be trained on.
+    pub fn used_samples(&self) -> &[UsedSample] {
+        &self.used_samples
     }
 
     /// Returns digests of the lists, so that a training run is not resumed with other scans.

@@ -35,6 +35,7 @@ fn plan(stage: &'static str, steps: u64, every: super::run::Intervals, out: &Pat
         loader_threads: 1,
         precision: Precision::Single,
         scan_files: Vec::new(),
+        used_samples: Vec::new(),
         held_out_cache: Vec::new(),
         limit: None,
     }

@@ -13,6 +13,7 @@ use super::scans::TrainingCases;
 use super::segmentation::{SegmentationConfig, SegmentationLearner, SegmentationSampler, SyntheticSource, TumorMaker};
 use super::stage::TrainingStage;
 use super::synthesis::{SynthesisConfig, SynthesisLearner, SynthesisSampler};
+use super::used_samples::UsedSample;
 use crate::error::Result;
 use crate::graph::{Plan, free_bytes};
 use crate::mask::Organ;
@@ -69,22 +70,28 @@ pub(super) struct TrainingRun<'a> {
     pub held_out_cache: Vec<u8>,
 }
 
+/// The scans and samples of a training run, as its folder lists them.
+struct ScanFiles {
+    /// Lines that name the file of each scan.
+    scan_files: Vec<u8>,
+    used_samples: Vec<UsedSample>,
+}
+
 /// The data of a training run after its labeled scans were read once.
 struct PreparedData {
     settings: Json,
     organs: Arc<[Organ]>,
-    /// Lines that name the file of each scan.
-    scan_files: Vec<u8>,
+    files: ScanFiles,
     cases: TrainingCases,
 }
 
 impl TrainingRun<'_> {
     fn prepare(&self, inputs: TrainingInputs) -> Result<PreparedData> {
         let TrainingInputs { mut settings, preprocess, organs, scans } = inputs;
-        let scan_files = scans.scan_files()?;
+        let files = ScanFiles { scan_files: scans.scan_files()?, used_samples: scans.used_samples().to_vec() };
         let cases = scans.cases(preprocess, self.options.memory_bytes);
         settings["scans"]["labeled_contents"] = survey("labeled", &cases.labeled, &organs, true)?.into();
-        Ok(PreparedData { settings, organs, scan_files, cases })
+        Ok(PreparedData { settings, organs, files, cases })
     }
 
     pub fn segmentation(
@@ -93,7 +100,7 @@ impl TrainingRun<'_> {
         inputs: TrainingInputs,
         observer: &mut dyn TrainingObserver,
     ) -> Result<TrainingOutcome> {
-        let PreparedData { mut settings, organs, scan_files, cases } = self.prepare(inputs)?;
+        let PreparedData { mut settings, organs, files, cases } = self.prepare(inputs)?;
         let validation = Arc::clone(&cases.validation);
         if validation.is_empty() {
             let advice = "name stages in `validation`, or set a validation share in `split` of [pipeline]";
@@ -124,7 +131,7 @@ impl TrainingRun<'_> {
         let mut learner = SegmentationLearner::new(config, seed, Arc::clone(&organs), Some(validation), &device)?;
         let labeled = Arc::clone(&cases.labeled);
         let sampler = Arc::new(SegmentationSampler::new(config, seed, organs, labeled, synthetic));
-        let plan = self.run_plan(settings, scan_files, (config.steps, config.every));
+        let plan = self.run_plan(settings, files, (config.steps, config.every));
         let report = take_steps(&plan, Arc::clone(&sampler), &mut learner, observer)?;
         if let Some(warning) = sampler.low_acceptance_warning() {
             observer.warning(&warning)?;
@@ -138,7 +145,7 @@ impl TrainingRun<'_> {
         inputs: TrainingInputs,
         observer: &mut dyn TrainingObserver,
     ) -> Result<TrainingOutcome> {
-        let PreparedData { mut settings, organs, scan_files, cases } = self.prepare(inputs)?;
+        let PreparedData { mut settings, organs, files, cases } = self.prepare(inputs)?;
         let labeled = Arc::clone(&cases.labeled);
         let unlabeled = (!config.unlabeled.is_empty()).then(|| Arc::clone(&cases.unlabeled));
         if let Some(cases) = unlabeled.as_ref().filter(|cases| cases.is_empty()) {
@@ -158,12 +165,12 @@ impl TrainingRun<'_> {
         let validation = sampler("validation", validation_cases)?;
         let mut learner = SynthesisLearner::new(config, seed, tumor_labels, &validation, &device)?;
         let sampler = Arc::new(sampler("synthesis", (labeled, unlabeled))?);
-        let plan = self.run_plan(settings, scan_files, (config.steps, config.every));
+        let plan = self.run_plan(settings, files, (config.steps, config.every));
         let report = take_steps(&plan, sampler, &mut learner, observer)?;
         Ok(TrainingOutcome { report, failed_scans: cases.failed() })
     }
 
-    fn run_plan(&self, settings: Json, scan_files: Vec<u8>, (steps, every): (u64, Intervals)) -> RunPlan {
+    fn run_plan(&self, settings: Json, files: ScanFiles, (steps, every): (u64, Intervals)) -> RunPlan {
         let options = self.options;
         RunPlan {
             stage: self.stage.name(),
@@ -180,7 +187,8 @@ impl TrainingRun<'_> {
             loader_threads: options.loader_threads,
             limit: options.limit,
             precision: options.precision,
-            scan_files,
+            scan_files: files.scan_files,
+            used_samples: files.used_samples,
             held_out_cache: self.held_out_cache.clone(),
         }
     }

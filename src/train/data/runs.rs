@@ -13,6 +13,7 @@ use crate::record::parquet::{Row, decode_part};
 use crate::record::{SampleRow, Split};
 use crate::run::{RunFolder, Snapshot};
 use crate::sink::pairs::{self, Pair};
+use crate::train::used_samples::UsedSample;
 use crate::volume::Labels;
 
 /// The samples of a run folder at the state after one of its commits; later commits do not change these samples.
@@ -38,6 +39,18 @@ impl RunSamples {
         let run = RunFolder::open(folder)?;
         let snapshot = run.snapshot(at)?;
         Ok(Self { folder: folder.to_owned(), run, snapshot })
+    }
+
+    /// Returns cases of this run folder as used samples.
+    pub fn used(&self, entries: &[CaseEntry]) -> Vec<UsedSample> {
+        let (run, epoch) = (self.run.manifest_sha256(), self.snapshot.head.epoch.unwrap_or_default());
+        let used = |entry: &CaseEntry| UsedSample {
+            run: run.to_owned(),
+            epoch,
+            sample_id: entry.id.to_string(),
+            scan_id: entry.source_scan,
+        };
+        entries.iter().map(used).collect()
     }
 
     /// Returns the run folder.

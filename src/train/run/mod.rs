@@ -38,6 +38,7 @@ use super::trained_network::TrainedNetwork;
 use crate::error::{Error, Result};
 use crate::nn::weights::HELD_OUT_KEY;
 use crate::store::{self, FileDigest, FileLock, canonical, write_private};
+use crate::train::used_samples::{self, USED_SAMPLES};
 use crate::volume::Picture;
 
 /// The losses, rates and scores of a step or a validation, each with its name.
@@ -213,6 +214,9 @@ impl<'a> Run<'a> {
 
     /// Writes the file of each scan to a file that only its owner can read: paths may contain names of patients.
     fn write_scan_files(&self) -> Result<()> {
+        if !self.plan.used_samples.is_empty() {
+            used_samples::write(&self.plan.out.join(USED_SAMPLES), &self.plan.used_samples)?;
+        }
         if self.plan.scan_files.is_empty() {
             return Ok(());
         }

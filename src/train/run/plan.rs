@@ -10,6 +10,7 @@ use serde_json::Value as Json;
 
 use crate::error::ConfigError;
 use crate::nn::weights::Precision;
+use crate::train::used_samples::UsedSample;
 
 /// The intervals of checkpoints, validations and pictures, in steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -67,6 +68,8 @@ pub struct RunPlan {
     pub held_out_cache: Vec<u8>,
     /// The lines of `private/scans.jsonl`, which name the file of each scan; empty to write no such file.
     pub scan_files: Vec<u8>,
+    /// The rows of `samples.parquet`, the samples of run folders; empty to write no such file.
+    pub used_samples: Vec<UsedSample>,
 }
 
 impl RunPlan {

@@ -459,4 +459,13 @@ fn train_recognizes_patients_of_run_and_counts_failed_scans() {
         stderr.contains("skipped 1 scan; ") && stderr.contains("scans.jsonl lists the file of each scan"),
         "{stderr}"
     );
+    // The receipt of a withdrawal names both training runs.
+    let used = freetumor::train::used_samples::read(&folder.path().join("out/samples.parquet")).unwrap();
+    assert_eq!(used.len(), runs);
+    let (scan, root) = (used[0].scan_id.to_string(), folder.path().display().to_string());
+    let withdrawn = freetumor(&["withdraw", &path("made"), "--scan", &scan, "--trainings", &root, "--json"]);
+    let receipt: serde_json::Value = serde_json::from_str(&stdout_of(&withdrawn)).unwrap();
+    let trainings: Vec<_> =
+        receipt["trainings"].as_array().unwrap().iter().map(|training| &training["samples"]).collect();
+    assert_eq!(trainings, [1, 1], "{receipt}");
 }
