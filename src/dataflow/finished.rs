@@ -13,8 +13,8 @@ use super::changes::{Listing, RunScans, ScanChanges};
 use super::committed_scans::{committed_scans, keys_of};
 use super::folder_report::folder_report;
 use super::held_out::{cached_contents, contents_without_saving};
-use super::ledger::{CODE_VERSION, manifest};
 use super::report::RunReport;
+use super::run_manifest::{CODE_VERSION, manifest};
 
 /// Returns the summary of a run that has nothing to do: all scans of its sources are committed. Returns `None` if there is work, or the
 /// folder is not a run folder. Nothing is written or locked, so that several processes can read a finished run at once.

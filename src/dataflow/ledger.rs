@@ -14,11 +14,9 @@ use crate::record::{FaultRecord, QualityGroup, QualityRecord, SampleRecord, Spli
 use crate::run::seal::seal;
 use crate::run::spool::{ScanOutcome, Spool};
 use crate::run::{
-    Commit, EpochChanges, FORMAT_VERSION, IngestEntry, IngestManifest, IngestedScans, Removal, Retest, RunFolder,
-    RunManifest, RunWriter, ScansByEpoch, SourceGraph, Tag, TagName, Tombstones, graph_after, remove_scans,
-    rows_of_scans, without_paths,
+    Commit, EpochChanges, IngestEntry, IngestManifest, IngestedScans, Removal, Retest, RunFolder, RunWriter,
+    ScansByEpoch, SourceGraph, Tag, TagName, Tombstones, graph_after, remove_scans, rows_of_scans,
 };
-use crate::sink::{BUCKETS, LayoutReport, PATCHES};
 use crate::store::DurableStorage;
 
 use super::Epoch;
@@ -27,17 +25,12 @@ use super::changes::{CommittedScan, RunScans, ScanChanges};
 use super::committed_scans::{committed_scans, entries_of, keys_of};
 use super::folder_report::{folder_report, for_each_row};
 use super::held_out::held_out_contents;
-use super::quality::QualityChange;
+use super::quality::{QualityChange, apply_changes};
 use super::report::RunReport;
 use super::retest::{retest, select_retested};
+use super::run_manifest::{CODE_VERSION, manifest};
 use super::schedule::EpochWork;
-use super::selections::SinkSelections;
-
-/// The version of freetumor.
-pub(super) const CODE_VERSION: &str = env!("CARGO_PKG_VERSION");
-
-/// Maximum number of files in a message.
-const MAX_LISTED_FILES: usize = 5;
+use super::selections::{SinkSelections, check_foreign};
 
 /// Minimum interval of layout projections during a run; longer if projections would take more than 2% of the time.
 const PROJECT_INTERVAL: Duration = Duration::from_secs(30);
@@ -470,64 +463,4 @@ impl State {
             }
         }
     }
-}
-
-/// Returns the run manifest of a plan.
-pub(super) fn manifest(plan: &Plan) -> Result<RunManifest> {
-    let secret = plan.patient_secret()?;
-    let pipeline =
-        secret.as_ref().map_or_else(|| plan.resolved.clone(), |secret| without_paths(&plan.resolved, secret));
-    let models = plan.syntheses.iter().map(|node| (node.attempts.name.clone(), node.model.clone()));
-    Ok(RunManifest {
-        format: FORMAT_VERSION,
-        pipeline,
-        pipeline_digest: plan.digest.clone(),
-        seed: plan.seed,
-        code_version: CODE_VERSION.into(),
-        shard_buckets: BTreeMap::from([(PATCHES.to_owned(), BUCKETS)]),
-        kernel_class: plan.kernel_class(),
-        patient_secret: secret.map(|secret| secret.fingerprint()),
-        models: models.collect(),
-        graphs: plan.source_graphs(),
-    })
-}
-
-/// Checks that the layouts contain only files of the run.
-fn check_foreign(folder: &Path, projected: &[LayoutReport]) -> Result<()> {
-    let foreign: Vec<&str> = projected.iter().flat_map(|layout| &layout.foreign).map(String::as_str).collect();
-    if foreign.is_empty() {
-        return Ok(());
-    }
-    let mut names = foreign[..foreign.len().min(MAX_LISTED_FILES)].join(", ");
-    if foreign.len() > MAX_LISTED_FILES {
-        names += &format!(" and {} more", foreign.len() - MAX_LISTED_FILES);
-    }
-    Err(Error::new(format!("expected only files of the run in the layouts of {}, got {names}", folder.display()))
-        .with_hint(
-            "move these files out of the layout, whose training set would contain them; the run does not delete them",
-        ))
-}
-
-/// Applies changes to the counts and returns the change of each group. After a restart, unchanged counts are fed again and ignored.
-fn apply_changes(
-    quality: &mut BTreeMap<QualityGroup, i64>,
-    epoch: Epoch,
-    changes: &[QualityChange],
-) -> Vec<QualityRecord> {
-    let mut counts: BTreeMap<&QualityGroup, i64> = BTreeMap::new();
-    let mut ordered: Vec<_> = changes.iter().collect();
-    // Within an epoch, removals are applied before additions.
-    ordered.sort_by_key(|(_, epoch, change)| (*epoch, *change));
-    for ((group, count), _, change) in ordered {
-        counts.insert(group, if *change < 0 { 0 } else { i64::try_from(*count).unwrap_or(i64::MAX) });
-    }
-    let mut rows = Vec::new();
-    for (group, count) in counts {
-        let before = if count == 0 { quality.remove(group) } else { quality.insert(group.clone(), count) };
-        let attempts = count - before.unwrap_or_default();
-        if attempts != 0 {
-            rows.push(QualityRecord { group: group.clone(), epoch, attempts });
-        }
-    }
-    rows
 }

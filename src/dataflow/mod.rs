@@ -50,6 +50,7 @@ mod report;
 mod requests;
 mod retest;
 mod run;
+mod run_manifest;
 mod schedule;
 mod selections;
 mod series_index;

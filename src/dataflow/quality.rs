@@ -1,10 +1,12 @@
 //! The number of attempts by group, maintained incrementally by differential dataflow.
 
+use std::collections::BTreeMap;
+
 use differential_dataflow::AsCollection;
 use differential_dataflow::operators::CountTotal;
 use timely::dataflow::StreamVec;
 
-use crate::record::QualityGroup;
+use crate::record::{QualityGroup, QualityRecord};
 
 use super::Epoch;
 
@@ -16,6 +18,30 @@ pub fn count_groups<'scope>(
     candidates: StreamVec<'scope, Epoch, (QualityGroup, Epoch, isize)>,
 ) -> StreamVec<'scope, Epoch, QualityChange> {
     candidates.as_collection().count_total().inner
+}
+
+/// Applies changes to the counts and returns the change of each group. After a restart, unchanged counts are fed again and ignored.
+pub fn apply_changes(
+    quality: &mut BTreeMap<QualityGroup, i64>,
+    epoch: Epoch,
+    changes: &[QualityChange],
+) -> Vec<QualityRecord> {
+    let mut counts: BTreeMap<&QualityGroup, i64> = BTreeMap::new();
+    let mut ordered: Vec<_> = changes.iter().collect();
+    // Within an epoch, removals are applied before additions.
+    ordered.sort_by_key(|(_, epoch, change)| (*epoch, *change));
+    for ((group, count), _, change) in ordered {
+        counts.insert(group, if *change < 0 { 0 } else { i64::try_from(*count).unwrap_or(i64::MAX) });
+    }
+    let mut rows = Vec::new();
+    for (group, count) in counts {
+        let before = if count == 0 { quality.remove(group) } else { quality.insert(group.clone(), count) };
+        let attempts = count - before.unwrap_or_default();
+        if attempts != 0 {
+            rows.push(QualityRecord { group: group.clone(), epoch, attempts });
+        }
+    }
+    rows
 }
 
 #[cfg(test)]

@@ -1,11 +1,16 @@
 //! The samples that each sink receives.
 
 use std::collections::HashSet;
+use std::path::Path;
 
+use crate::error::{Error, Result};
 use crate::graph::{Plan, Port};
 use crate::record::SampleRecord;
 use crate::run::seal::LayoutInput;
-use crate::sink::{Layout, Output};
+use crate::sink::{Layout, LayoutReport, Output};
+
+/// Maximum number of files in a message.
+const MAX_LISTED_FILES: usize = 5;
 
 /// The outputs of a plan with the samples that each of them receives.
 pub(super) struct SinkSelections {
@@ -54,4 +59,20 @@ impl SinkSelections {
             .collect();
         work(&inputs)
     }
+}
+
+/// Checks that the layouts contain only files of the run.
+pub(super) fn check_foreign(folder: &Path, projected: &[LayoutReport]) -> Result<()> {
+    let foreign: Vec<&str> = projected.iter().flat_map(|layout| &layout.foreign).map(String::as_str).collect();
+    if foreign.is_empty() {
+        return Ok(());
+    }
+    let mut names = foreign[..foreign.len().min(MAX_LISTED_FILES)].join(", ");
+    if foreign.len() > MAX_LISTED_FILES {
+        names += &format!(" and {} more", foreign.len() - MAX_LISTED_FILES);
+    }
+    Err(Error::new(format!("expected only files of the run in the layouts of {}, got {names}", folder.display()))
+        .with_hint(
+            "move these files out of the layout, whose training set would contain them; the run does not delete them",
+        ))
 }
