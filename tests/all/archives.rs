@@ -15,7 +15,7 @@ use freetumor::ingest::{ArchiveConfig, ArchiveSource, FolderConfig, FolderSource
 use proptest::prelude::*;
 use zip::write::SimpleFileOptions;
 
-use crate::changes::archive::{Archive, Content, SECRET};
+use crate::changes::archive::{Archive, Content, SECRET, STAGES};
 use crate::dicom_files::series;
 
 /// A member: its name and content.
@@ -90,33 +90,15 @@ kind = "labels"
 inputs = ["scans"]
 pattern = "labels.nii"
 organs = ["liver", "kidney"]
-[stages.synthesize]
-kind = "rules"
-inputs = ["organs"]
-[stages.score]
-kind = "intensity"
-inputs = ["synthesize"]
-[stages.filter]
-kind = "quality-test"
-inputs = ["score"]
-attempts = 3
-accept = ["delta_hu < -12"]
-[sinks.patch_set]
-kind = "patches"
-inputs = ["filter"]
-[sinks.training_set]
-kind = "decathlon"
-inputs = ["filter"]
-[sinks.shards]
-kind = "webdataset"
-inputs = ["filter", "filter.rejected"]
-buckets = 2
 "#;
 
-/// Returns the plan of a graph in the folder of an archive.
+/// Returns the plan of a source and its masks in the folder of an archive, with the common stages after them.
 pub fn plan(archive: &Archive, graph: &str) -> Plan {
     let resources = Resources { patient_secret: Some(archive.path("secret")), ..Resources::default() };
-    let checked = check(&GraphFile::new("test.toml", archive.path("."), graph), &Registry::with_resources(&resources));
+    let checked = check(
+        &GraphFile::new("test.toml", archive.path("."), graph.to_owned() + STAGES),
+        &Registry::with_resources(&resources),
+    );
     let problems: Vec<String> = checked.problems.iter().map(ToString::to_string).collect();
     checked.plan.unwrap_or_else(|| panic!("{}", problems.join("\n")))
 }

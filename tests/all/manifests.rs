@@ -27,27 +27,6 @@ kind = "labels"
 inputs = ["scans"]
 pattern = "{mask}"
 organs = ["liver", "kidney"]
-[stages.synthesize]
-kind = "rules"
-inputs = ["organs"]
-[stages.score]
-kind = "intensity"
-inputs = ["synthesize"]
-[stages.filter]
-kind = "quality-test"
-inputs = ["score"]
-attempts = 3
-accept = ["delta_hu < -12"]
-[sinks.patch_set]
-kind = "patches"
-inputs = ["filter"]
-[sinks.training_set]
-kind = "decathlon"
-inputs = ["filter"]
-[sinks.shards]
-kind = "webdataset"
-inputs = ["filter", "filter.rejected"]
-buckets = 2
 "#;
 
 fn archive_of_three() -> Archive {

@@ -128,7 +128,7 @@ impl Archive {
     /// Returns the plan with changes of the graph file: overrides, and tables of TOML that are added.
     pub fn plan_with(&self, epoch_scans: usize, sets: &[&str]) -> Plan {
         let (tables, sets): (Vec<&str>, Vec<&str>) = sets.iter().partition(|set| set.starts_with('['));
-        let text = GRAPH.replace("EPOCH_SCANS", &epoch_scans.to_string()) + &tables.join("\n");
+        let text = GRAPH.replace("EPOCH_SCANS", &epoch_scans.to_string()) + STAGES + &tables.join("\n");
         let secret = Some(self.path("secret"));
         let registry = Registry::with_resources(&Resources { patient_secret: secret, ..Resources::default() });
         let checked = check(&GraphFile::new("test.toml", self.folder.path(), text).with_sets(sets), &registry);
@@ -173,7 +173,10 @@ inputs = ["scans"]
 pattern = "labels.nii"
 scheme = "totalsegmentator"
 organs = ["liver", "kidney"]
+"#;
 
+/// The stages after the mask, and sinks of each kind of content: appended to the graphs of several test modules.
+pub const STAGES: &str = r#"
 [stages.synthesize]
 kind = "rules"
 inputs = ["organs"]
